@@ -1,0 +1,1 @@
+//! Streams and batch sources over NDJSON, Parquet and CSV files

@@ -1,0 +1,1 @@
+//! An offline store of Parquet log files in a directory

@@ -1,0 +1,1 @@
+//! Row-wise SQL transforms on DataFusion's expression crates

@@ -1,0 +1,1 @@
+//! An online store in one SQLite file
