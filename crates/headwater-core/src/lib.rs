@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod definitions;
 pub mod error;
+pub mod memory;
 pub mod offline;
 pub mod online;
 pub mod options;

@@ -234,7 +234,8 @@ pub trait Options: Sized {
 pub fn faults(config: &Config, specs: &[OptionSpec], mut faults: Vec<String>) -> Result<()> {
     for key in config.options.keys() {
         if !specs.iter().any(|spec| spec.name == key) {
-            let known = specs.iter().map(|spec| format!("`{}`", spec.name)).collect::<Vec<_>>().join(", ");
+            let known = specs.iter().map(|spec| format!("`{}`", spec.name)).collect::<Vec<_>>();
+            let known = if known.is_empty() { "none".into() } else { known.join(", ") };
             faults.push(format!("unknown option `{key}`; there are {known}"));
         }
     }
@@ -293,6 +294,7 @@ macro_rules! options {
             ];
 
             fn from_config(config: &$crate::options::Config) -> $crate::Result<Self> {
+                #[allow(unused_mut)] // Structs without fields.
                 let mut faults: Vec<String> = Vec::new();
                 $(
                     let $field: Option<$ty> = match config.options.get(stringify!($field)) {
