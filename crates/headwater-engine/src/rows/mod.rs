@@ -1,0 +1,87 @@
+//! How the engine lays out online rows: table names, entity keys, packed values.
+//!
+//! | table | key | value |
+//! | --- | --- | --- |
+//! | `{project}/{view}/{generation}` | an entity key ([`KeyColumns`]) | a packed row ([`RowEncoder`]) |
+//! | `{project}/_checkpoints` | view, generation, split | how far the split's rows are stored |
+//! | `{project}/_serving` | view | the generation that reads go to ([`Serving`]) |
+//! | `{project}/_jobs` | source | the heartbeat of a running worker |
+//!
+//! A project's name holds no `/`, so `{project}/` is a prefix of its tables alone.
+
+mod decode;
+mod encode;
+mod key;
+mod serving;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use decode::{FeatureColumns, RowDecoder};
+pub(crate) use encode::RowEncoder;
+pub(crate) use key::KeyColumns;
+pub(crate) use serving::Serving;
+
+/// The table with the newest values of a view's generation.
+pub(crate) fn values_table(project: &str, view: &str, generation: &str) -> String {
+    format!("{project}/{view}/{generation}")
+}
+
+/// The table with the checkpoints of a project's views.
+pub(crate) fn checkpoints_table(project: &str) -> String {
+    format!("{project}/_checkpoints")
+}
+
+/// The table that says which generation of a view serves.
+pub(crate) fn serving_table(project: &str) -> String {
+    format!("{project}/_serving")
+}
+
+/// The table with the heartbeats of running workers.
+pub(crate) fn jobs_table(project: &str) -> String {
+    format!("{project}/_jobs")
+}
+
+/// Every table of a project begins with this, and no other project's does.
+pub(crate) fn table_prefix(project: &str) -> String {
+    format!("{project}/")
+}
+
+/// The first byte of every packed row and entity key.
+const FORMAT_VERSION: u8 = 1;
+
+/// What a value in a key or a packed row is. The numbers are on disk.
+mod tag {
+    use headwater_core::definitions::ValueType;
+
+    pub(super) const NULL: u8 = 0;
+    pub(super) const LIST: u8 = 0x80;
+
+    /// The tag of a type: lists are their element's with the high bit set.
+    pub(super) fn of(value_type: &ValueType) -> u8 {
+        match value_type {
+            ValueType::Bytes => 1,
+            ValueType::String => 2,
+            ValueType::Int32 => 3,
+            ValueType::Int64 => 4,
+            ValueType::Float32 => 5,
+            ValueType::Float64 => 6,
+            ValueType::Bool => 7,
+            ValueType::UnixTimestamp => 8,
+            ValueType::Array(inner) => LIST | of(inner),
+        }
+    }
+}
+
+/// A feature's name as a row knows it: FNV-1a, 32 bits. [`RowEncoder::new`] refuses a view in which two names meet.
+fn name_hash(name: &str) -> u32 {
+    name.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
+}
+
+/// Appends `length` in groups of seven bits, the lowest first.
+fn push_length(out: &mut Vec<u8>, mut length: usize) {
+    while length >= 0x80 {
+        out.push((length & 0x7f) as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push((length & 0x7f) as u8);
+}
