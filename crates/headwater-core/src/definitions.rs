@@ -8,14 +8,14 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field as ArrowField, TimeUnit};
+use arrow::datatypes::{DataType, Field as ArrowField, SchemaRef, TimeUnit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::options::Duration;
 use crate::stream::StartPosition;
-use crate::transform::Transform;
+use crate::transform::{PlannedTransform, Transform};
 
 /// The type of a feature or key, as Feast names them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -140,6 +140,36 @@ pub struct Annotations {
     pub tags: BTreeMap<String, String>,
 }
 
+/// Gives a definition the builders for its annotations.
+macro_rules! annotated {
+    ($($name:ident),*) => {$(
+        impl $name {
+            /// Describes it.
+            #[must_use]
+            pub fn description(mut self, description: impl Into<String>) -> Self {
+                self.annotations.description = description.into();
+                self
+            }
+
+            /// Says who looks after it.
+            #[must_use]
+            pub fn owner(mut self, owner: impl Into<String>) -> Self {
+                self.annotations.owner = owner.into();
+                self
+            }
+
+            /// Adds a tag.
+            #[must_use]
+            pub fn tag(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+                self.annotations.tags.insert(key.into(), value.into());
+                self
+            }
+        }
+    )*};
+}
+
+annotated!(Entity, Field, Source, FeatureView, FeatureService, StoreDefinition, Definitions);
+
 /// A thing that features describe, known by one join key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entity {
@@ -210,6 +240,25 @@ impl RecordFormat {
     pub fn json(ddl: impl Into<String>) -> Self {
         Self { kind: "json".into(), schema: Some(ddl.into()), timestamp_unit: None, options: BTreeMap::new() }
     }
+
+    /// Avro, read with this schema (Avro's JSON); `None` = the writer's.
+    pub fn avro(schema: Option<String>) -> Self {
+        Self { kind: "avro".into(), schema, timestamp_unit: None, options: BTreeMap::new() }
+    }
+
+    /// Protobuf messages of the type `message`, described by the descriptor set file `descriptor_set`.
+    pub fn protobuf(descriptor_set: impl Into<String>, message: impl Into<String>) -> Self {
+        let options =
+            [("descriptor_set".into(), descriptor_set.into().into()), ("message".into(), message.into().into())];
+        Self { kind: "protobuf".into(), schema: None, timestamp_unit: None, options: options.into() }
+    }
+
+    /// Sets the unit of numeric times in JSON: `s`, `ms` or `us`.
+    #[must_use]
+    pub fn timestamp_unit(mut self, unit: impl Into<String>) -> Self {
+        self.timestamp_unit = Some(unit.into());
+        self
+    }
 }
 
 /// What becomes of a record that cannot be used.
@@ -267,6 +316,48 @@ impl StreamSettings {
             max_future_skew: Duration(600_000_000),
         }
     }
+
+    /// Says how records are encoded.
+    #[must_use]
+    pub fn record_format(mut self, format: RecordFormat) -> Self {
+        self.record_format = Some(format);
+        self
+    }
+
+    /// Says where splits without a checkpoint begin.
+    #[must_use]
+    pub fn start(mut self, start: StartPosition) -> Self {
+        self.start = start;
+        self
+    }
+
+    /// Says how much older than its split's newest event an event may be before it counts as late.
+    #[must_use]
+    pub fn watermark_delay_threshold(mut self, threshold: Duration) -> Self {
+        self.watermark_delay_threshold = Some(threshold);
+        self
+    }
+
+    /// Says what becomes of records that cannot be used.
+    #[must_use]
+    pub fn on_error(mut self, on_error: OnError) -> Self {
+        self.on_error = on_error;
+        self
+    }
+
+    /// Says what becomes of late events.
+    #[must_use]
+    pub fn late_events(mut self, late_events: LateEvents) -> Self {
+        self.late_events = late_events;
+        self
+    }
+
+    /// Says how far an event may be dated after the time stored with its record.
+    #[must_use]
+    pub fn max_future_skew(mut self, skew: Duration) -> Self {
+        self.max_future_skew = skew;
+        self
+    }
 }
 
 /// What a source is for.
@@ -286,7 +377,9 @@ pub enum SourceKind {
 }
 
 /// Where rows come from.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// `Debug` shows which options there are, not their values: a secret may be among them.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// Its name.
     pub name: String,
@@ -302,12 +395,28 @@ pub struct Source {
     /// Column in the source → name in views; inherited likewise.
     #[serde(default)]
     pub field_mapping: BTreeMap<String, String>,
-    /// The plugin's options, as they were written.
+    /// The plugin's options, as they were written. A push source has one: `schema`, the columns of what is pushed as
+    /// Spark DDL, where its views have transforms.
     #[serde(default)]
     pub options: BTreeMap<String, Value>,
     /// Description, owner, tags.
     #[serde(default)]
     pub annotations: Annotations,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Source")
+            .field("name", &self.name)
+            .field("plugin", &self.plugin)
+            .field("kind", &self.kind)
+            .field("timestamp_field", &self.timestamp_field)
+            .field("created_timestamp_column", &self.created_timestamp_column)
+            .field("field_mapping", &self.field_mapping)
+            .field("options", &self.options.keys())
+            .field("annotations", &self.annotations)
+            .finish()
+    }
 }
 
 impl Source {
@@ -359,10 +468,18 @@ impl Source {
         self.created_timestamp_column = Some(column.into());
         self
     }
+
+    /// Renames a column: views know `column` as `name`.
+    #[must_use]
+    pub fn field_mapping(mut self, column: impl Into<String>, name: impl Into<String>) -> Self {
+        self.field_mapping.insert(column.into(), name.into());
+        self
+    }
 }
 
 /// How a view's rows are made from its source's.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ViewTransform {
     /// They are the source's.
     #[default]
@@ -378,9 +495,24 @@ pub enum ViewTransform {
     Code {
         /// Changes exactly when the code's results change.
         version: String,
-        /// The code.
+        /// The code. It is not serialised; what is read back refuses to be planned.
+        #[serde(skip, default = "missing_code")]
         transform: Arc<dyn Transform>,
     },
+}
+
+/// Stands where code was that a file cannot hold.
+#[derive(Debug)]
+struct MissingCode;
+
+impl Transform for MissingCode {
+    fn plan(&self, _input: &SchemaRef) -> Result<Arc<dyn PlannedTransform>> {
+        Err(Error::invalid("this view is transformed by code, which only the program that has it can give"))
+    }
+}
+
+fn missing_code() -> Arc<dyn Transform> {
+    Arc::new(MissingCode)
 }
 
 impl PartialEq for ViewTransform {
@@ -395,7 +527,7 @@ impl PartialEq for ViewTransform {
 }
 
 /// A group of features of the same entities, from one source.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FeatureView {
     /// Its name.
     pub name: String,
@@ -405,7 +537,7 @@ pub struct FeatureView {
     pub entities: Vec<String>,
     /// How long a value holds; zero = for ever.
     pub ttl: Duration,
-    /// The features.
+    /// The features. Empty: every column of the source or the transform that is no key and no time.
     pub schema: Vec<Field>,
     /// The source's name.
     pub source: String,
@@ -458,6 +590,20 @@ impl FeatureView {
         self
     }
 
+    /// Adds a feature that is described.
+    #[must_use]
+    pub fn field(mut self, field: Field) -> Self {
+        self.schema.push(field);
+        self
+    }
+
+    /// Names the column with the event time, where it is not the source's.
+    #[must_use]
+    pub fn timestamp_field(mut self, column: impl Into<String>) -> Self {
+        self.timestamp_field = Some(column.into());
+        self
+    }
+
     /// Sets how long a value holds.
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
@@ -469,6 +615,13 @@ impl FeatureView {
     #[must_use]
     pub fn sql(mut self, text: impl Into<String>) -> Self {
         self.transform = ViewTransform::Text { mode: "sql".into(), text: text.into() };
+        self
+    }
+
+    /// Transforms by code. `version` has to change whenever the code's results do.
+    #[must_use]
+    pub fn code(mut self, version: impl Into<String>, transform: impl Transform + 'static) -> Self {
+        self.transform = ViewTransform::Code { version: version.into(), transform: Arc::new(transform) };
         self
     }
 
@@ -511,20 +664,35 @@ impl FeatureService {
 }
 
 /// An online or offline store: the plugin and its options.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+///
+/// `Debug` shows which options there are, not their values: a secret may be among them.
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct StoreDefinition {
     /// The plugin.
     #[serde(rename = "type")]
     pub plugin: String,
     /// Its options, as they were written.
-    #[serde(flatten)]
+    #[serde(default)]
     pub options: BTreeMap<String, Value>,
+    /// Description, owner, tags.
+    #[serde(default)]
+    pub annotations: Annotations,
+}
+
+impl fmt::Debug for StoreDefinition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreDefinition")
+            .field("plugin", &self.plugin)
+            .field("options", &self.options.keys())
+            .field("annotations", &self.annotations)
+            .finish()
+    }
 }
 
 impl StoreDefinition {
     /// A store of the plugin `plugin`.
     pub fn new(plugin: impl Into<String>) -> Self {
-        Self { plugin: plugin.into(), options: BTreeMap::new() }
+        Self { plugin: plugin.into(), options: BTreeMap::new(), annotations: Annotations::default() }
     }
 
     /// Sets an option.
@@ -536,7 +704,7 @@ impl StoreDefinition {
 }
 
 /// Everything that a definition file says.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Definitions {
     /// The project: the first part of every group id.
     pub project: String,
@@ -554,7 +722,11 @@ pub struct Definitions {
     pub feature_views: Vec<FeatureView>,
     /// The services.
     pub feature_services: Vec<FeatureService>,
-    /// The folder that relative paths start from: the definition file's.
+    /// Description, owner, tags of the project.
+    #[serde(default)]
+    pub annotations: Annotations,
+    /// The folder that relative paths start from: the definition file's. Not serialised.
+    #[serde(skip)]
     pub base_dir: PathBuf,
 }
 
@@ -570,8 +742,37 @@ impl Definitions {
             sources: Vec::new(),
             feature_views: Vec::new(),
             feature_services: Vec::new(),
+            annotations: Annotations::default(),
             base_dir: PathBuf::from("."),
         }
+    }
+
+    /// Names the file that remembers what was applied.
+    #[must_use]
+    pub fn registry(mut self, path: impl Into<String>) -> Self {
+        self.registry = path.into();
+        self
+    }
+
+    /// Says where newest values are served from.
+    #[must_use]
+    pub fn online_store(mut self, store: StoreDefinition) -> Self {
+        self.online_store = store;
+        self
+    }
+
+    /// Says where history is logged to.
+    #[must_use]
+    pub fn offline_store(mut self, store: StoreDefinition) -> Self {
+        self.offline_store = store;
+        self
+    }
+
+    /// Names the folder that relative paths start from.
+    #[must_use]
+    pub fn base_dir(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.base_dir = folder.into();
+        self
     }
 
     /// Adds an entity.

@@ -52,13 +52,27 @@ pub struct Role<T: ?Sized + 'static> {
     pub options: &'static [OptionSpec],
     /// Opens it. Reads no environment and does no I/O beyond what its options need; connects lazily where it can.
     pub open: fn(&Config, &OpenContext) -> Result<Arc<T>>,
+    /// Checks options without opening anything, beyond their names and types: what they must and must not say together.
+    /// Definitions are checked with it, also where the plugin is not enabled.
+    pub check: fn(&Config, &SourceContext) -> Result<()>,
 }
 
 impl<T: ?Sized + 'static> Role<T> {
     /// A role whose options are `O`.
     pub const fn new<O: Options>(open: fn(&Config, &OpenContext) -> Result<Arc<T>>) -> Self {
-        Self { options: O::OPTIONS, open }
+        Self { options: O::OPTIONS, open, check: check_options::<O> }
     }
+
+    /// Checks definitions with `check`, which begins with reading the options.
+    #[must_use]
+    pub const fn with_check(mut self, check: fn(&Config, &SourceContext) -> Result<()>) -> Self {
+        self.check = check;
+        self
+    }
+}
+
+fn check_options<O: Options>(config: &Config, _source: &SourceContext) -> Result<()> {
+    O::from_config(config).map(drop)
 }
 
 impl<T: ?Sized + 'static> Clone for Role<T> {
@@ -266,7 +280,9 @@ impl Registry {
         };
         match self.plugin(name) {
             Some(plugin) if !plugin.enabled => Err(Error::unsupported(format!(
-                "`{name}` is not compiled in: build with the cargo feature `{name}` (compiled in as {what}: {})",
+                "this build has no {what} `{name}`: it comes with the cargo feature `{name}`, which release {} does not \
+                 have yet; compiled in are {}",
+                plugin.version,
                 known()
             ))),
             Some(plugin) => role(plugin)
