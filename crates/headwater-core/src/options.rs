@@ -196,7 +196,9 @@ impl<T: OptionValue> OptionValue for Option<T> {
 }
 
 /// The options of one thing in a definition file, as a plugin's factory receives them.
-#[derive(Debug, Clone)]
+///
+/// `Debug` shows their names alone: a value may be a secret.
+#[derive(Clone)]
 pub struct Config {
     /// What is configured, for messages: ``source `drivers` ``.
     pub name: String,
@@ -214,6 +216,16 @@ impl Config {
         } else {
             self.base_dir.join(path).to_string_lossy().into_owned()
         }
+    }
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("name", &self.name)
+            .field("options", &self.options.keys().collect::<Vec<_>>())
+            .field("base_dir", &self.base_dir)
+            .finish()
     }
 }
 
