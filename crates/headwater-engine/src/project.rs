@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use headwater_core::definitions::{Definitions, Source};
+use headwater_core::definitions::{Definitions, Source, SourceKind};
 use headwater_core::options::Config;
 use headwater_core::plugin::{OpenContext, SourceContext};
 use headwater_core::{
@@ -36,9 +36,9 @@ impl Project {
     pub fn view(&self, name: &str) -> Result<&Arc<View>> {
         self.views.iter().find(|view| view.name == name).ok_or_else(|| {
             Error::not_found(format!(
-                "there is no feature view `{name}` in project `{}`; there are {}",
+                "there is no feature view `{name}` in project `{}`{}",
                 self.definitions.project,
-                list(self.views.iter().map(|view| view.name.as_str()))
+                suggest(name, self.views.iter().map(|view| view.name.as_str()))
             ))
         })
     }
@@ -50,9 +50,9 @@ impl Project {
     pub fn source(&self, name: &str) -> Result<&Source> {
         self.definitions.sources.iter().find(|source| source.name == name).ok_or_else(|| {
             Error::not_found(format!(
-                "there is no source `{name}` in project `{}`; there are {}",
+                "there is no source `{name}` in project `{}`{}",
                 self.definitions.project,
-                list(self.definitions.sources.iter().map(|source| source.name.as_str()))
+                suggest(name, self.definitions.sources.iter().map(|source| source.name.as_str()))
             ))
         })
     }
@@ -87,6 +87,12 @@ impl Project {
         (role.open)(&config, &context)
     }
 
+    /// Whether an ingestion job fills this view: its source is a stream.
+    pub fn fed_by_job(&self, view: &View) -> bool {
+        let source = view.stream.as_ref().and_then(|stream| self.source(&stream.source).ok());
+        source.is_some_and(|source| matches!(source.kind, SourceKind::Stream(_)))
+    }
+
     fn open(&self, name: &str) -> Result<(Config, OpenContext)> {
         let source = self.source(name)?;
         Ok(source_config(&self.definitions, source, Arc::clone(&self.clock)))
@@ -100,9 +106,7 @@ pub(crate) fn source_config(
     clock: Arc<dyn Clock>,
 ) -> (Config, OpenContext) {
     let record_format = match &source.kind {
-        headwater_core::definitions::SourceKind::Stream(settings) => {
-            settings.record_format.as_ref().map(|format| format.kind.clone())
-        }
+        SourceKind::Stream(settings) => settings.record_format.as_ref().map(|format| format.kind.clone()),
         _ => None,
     };
     let config = Config {
@@ -122,7 +126,15 @@ pub(crate) fn source_config(
     (config, context)
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
-    let names = names.map(|name| format!("`{name}`")).collect::<Vec<_>>();
-    if names.is_empty() { "none".into() } else { names.join(", ") }
+/// The end of a message about an unknown name: the nearest known one, else all there are.
+pub(crate) fn suggest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let known: Vec<&str> = known.collect();
+    let nearest = known.iter().map(|other| (strsim::damerau_levenshtein(name, other), *other)).min();
+    match nearest {
+        Some((distance, other)) if distance <= 1 + name.len() / 4 => format!("; did you mean `{other}`?"),
+        Some(_) => {
+            format!("; there are {}", known.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", "))
+        }
+        None => "; there are none".into(),
+    }
 }

@@ -5,6 +5,7 @@
 //! | `{project}/{view}/{generation}` | an entity key ([`KeyColumns`]) | a packed row ([`RowEncoder`]) |
 //! | `{project}/_checkpoints` | view, generation, split | how far the split's rows are stored |
 //! | `{project}/_serving` | view | the generation that reads go to ([`Serving`]) |
+//! | `{project}/_materialized` | view, generation | how far its batch source is in the table |
 //! | `{project}/_jobs` | source | the heartbeat of a running worker |
 //!
 //! A project's name holds no `/`, so `{project}/` is a prefix of its tables alone.
@@ -12,13 +13,17 @@
 mod decode;
 mod encode;
 mod key;
+mod log;
+mod materialized;
 mod serving;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::{FeatureColumns, RowDecoder};
+pub(crate) use decode::RowDecoder;
 pub(crate) use encode::RowEncoder;
 pub(crate) use key::KeyColumns;
+pub(crate) use log::{LOG_ORDINAL, log_rows};
+pub(crate) use materialized::{read_materialized, write_materialized};
 pub(crate) use serving::Serving;
 
 /// The table with the newest values of a view's generation.
@@ -39,6 +44,11 @@ pub(crate) fn serving_table(project: &str) -> String {
 /// The table with the heartbeats of running workers.
 pub(crate) fn jobs_table(project: &str) -> String {
     format!("{project}/_jobs")
+}
+
+/// The table that says how far views' batch sources have been materialised.
+pub(crate) fn materialized_table(project: &str) -> String {
+    format!("{project}/_materialized")
 }
 
 /// Every table of a project begins with this, and no other project's does.
@@ -80,8 +90,8 @@ fn name_hash(name: &str) -> u32 {
 /// Appends `length` in groups of seven bits, the lowest first.
 fn push_length(out: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {
-        out.push((length & 0x7f) as u8 | 0x80);
+        out.push(length.to_le_bytes()[0] | 0x80);
         length >>= 7;
     }
-    out.push((length & 0x7f) as u8);
+    out.push(length.to_le_bytes()[0]);
 }

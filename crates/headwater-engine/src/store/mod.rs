@@ -1,1 +1,396 @@
-//! To be written.
+//! The feature store: the way in for programs.
+//!
+//! ```no_run
+//! # async fn run() -> headwater_core::Result<()> {
+//! use headwater_engine::store::{EntityColumns, FeatureStore, Features};
+//!
+//! let store = FeatureStore::open("headwater.yaml").await?;
+//! store.apply().await?;
+//! let answer = store
+//!     .get_online_features(
+//!         Features::names(["driver_stats:conv_rate"]),
+//!         EntityColumns::default().column("driver_id", [1001, 1002]),
+//!         false,
+//!     )
+//!     .await?;
+//! println!("{:?}", answer.column("conv_rate"));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every call but `plan` and `apply` works on what was applied last, whatever the definition file says by now;
+//! [`FeatureStore::warnings`] tells where the two differ.
+
+mod features;
+mod json;
+mod manage;
+mod materialize;
+mod online;
+mod push;
+#[cfg(test)]
+mod tests;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use arrow::array::RecordBatch;
+use headwater_core::definitions::{Definitions, StoreDefinition};
+use headwater_core::options::Config;
+use headwater_core::plugin::OpenContext;
+use headwater_core::time::SystemClock;
+use headwater_core::{Clock, Error, Micros, OfflineStore, OnlineStore, Registry, Result};
+
+pub use features::Features;
+pub use json::{EntityColumns, parse_time};
+pub use manage::{Compacted, Teardown};
+pub use materialize::{MaterializeProgress, Materialized, Reporter};
+pub use online::{Entities, FeatureStatus, OnlineColumn, OnlineFeatures};
+pub use push::{PushTarget, Pushed};
+
+use crate::definitions;
+use crate::project::Project;
+use crate::state::State;
+use materialize::Interval;
+use online::ServingCache;
+
+/// A project's feature store.
+///
+/// Cheap to share behind an `Arc`; every method takes `&self` and may be called from any number of tasks.
+#[derive(Debug)]
+pub struct FeatureStore {
+    given: Definitions,
+    registry: Registry,
+    clock: Arc<dyn Clock>,
+    stores: Mutex<Stores>,
+    current: RwLock<Option<Arc<Current>>>,
+}
+
+/// What was applied last, opened.
+#[derive(Debug)]
+struct Current {
+    project: Arc<Project>,
+    warnings: Vec<String>,
+    serving: ServingCache,
+}
+
+/// The stores that are open, with what they were opened by: an `apply` that leaves them alone keeps them open.
+#[derive(Debug, Default)]
+struct Stores {
+    online: Option<(Option<StoreDefinition>, Arc<dyn OnlineStore>)>,
+    offline: Option<(Option<StoreDefinition>, Arc<dyn OfflineStore>)>,
+}
+
+/// Opens a [`FeatureStore`].
+#[derive(Debug, Default)]
+pub struct FeatureStoreBuilder {
+    file: Option<PathBuf>,
+    definitions: Option<Definitions>,
+    registry: Option<Registry>,
+    clock: Option<Arc<dyn Clock>>,
+    stores: Stores,
+}
+
+impl FeatureStoreBuilder {
+    /// Reads the definitions from a file.
+    #[must_use]
+    pub fn file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Takes definitions made in code.
+    #[must_use]
+    pub fn definitions(mut self, definitions: Definitions) -> Self {
+        self.definitions = Some(definitions);
+        self
+    }
+
+    /// Uses these plugins; by default those that are linked in.
+    #[must_use]
+    pub fn registry(mut self, registry: Registry) -> Self {
+        self.registry = Some(registry);
+        self
+    }
+
+    /// Takes the time from this clock; by default the machine's.
+    #[must_use]
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = Some(clock);
+        self
+    }
+
+    /// Uses this online store, whatever the definitions say.
+    #[must_use]
+    pub fn online_store(mut self, store: Arc<dyn OnlineStore>) -> Self {
+        self.stores.online = Some((None, store));
+        self
+    }
+
+    /// Uses this offline store, whatever the definitions say.
+    #[must_use]
+    pub fn offline_store(mut self, store: Arc<dyn OfflineStore>) -> Self {
+        self.stores.offline = Some((None, store));
+        self
+    }
+
+    /// Checks the definitions. Opens nothing yet: stores and sources are opened by the first call that needs them.
+    ///
+    /// # Errors
+    /// `Invalid` with every fault of the definitions; `Conflict` where two plugins have one name.
+    pub async fn open(self) -> Result<FeatureStore> {
+        let registry = match self.registry {
+            Some(registry) => registry,
+            None => Registry::global()?,
+        };
+        let given = match (self.definitions, self.file) {
+            (Some(definitions), None) => {
+                definitions::check(&definitions, &registry)?;
+                definitions
+            }
+            (None, Some(file)) => definitions::load(&file, &registry)?,
+            (None, None) => return Err(Error::invalid("a store needs definitions: a file, or those made in code")),
+            (Some(_), Some(_)) => {
+                return Err(Error::invalid("a store takes definitions from a file or from code, not from both"));
+            }
+        };
+        Ok(FeatureStore {
+            given,
+            registry,
+            clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
+            stores: Mutex::new(self.stores),
+            current: RwLock::new(None),
+        })
+    }
+}
+
+impl FeatureStore {
+    /// The store of a definition file, with the plugins that are linked in.
+    ///
+    /// # Errors
+    /// As [`FeatureStoreBuilder::open`].
+    pub async fn open(file: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().file(file.as_ref()).open().await
+    }
+
+    /// A store that is put together step by step.
+    pub fn builder() -> FeatureStoreBuilder {
+        FeatureStoreBuilder::default()
+    }
+
+    /// The definitions that the store was opened with, applied or not.
+    pub fn definitions(&self) -> &Definitions {
+        &self.given
+    }
+
+    /// The plugins.
+    pub fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Where time comes from.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// What was applied last, with its stores open.
+    ///
+    /// # Errors
+    /// `NotFound` where nothing was applied yet; else those of the plugins.
+    pub async fn project(&self) -> Result<Arc<Project>> {
+        Ok(Arc::clone(&self.current().await?.project))
+    }
+
+    /// Where the definitions that the store was opened with differ from those that it works on.
+    ///
+    /// # Errors
+    /// As [`FeatureStore::project`].
+    pub async fn warnings(&self) -> Result<Vec<String>> {
+        Ok(self.current().await?.warnings.clone())
+    }
+
+    /// The newest values of these features for these entities.
+    ///
+    /// The answer has the join keys first, in the request's order, then the features, view by view; its rows are the
+    /// request's, duplicates too. A join key that is null names no entity and finds nothing, as in the point-in-time
+    /// join. Columns that are no join key of any view asked are ignored. Features of everything (a view without
+    /// entities) need no columns, and have one row then.
+    ///
+    /// With `full_feature_names` features are called `view__feature`.
+    ///
+    /// # Errors
+    /// `NotFound` for unknown names; `Invalid` for missing, ragged or mistyped join keys, for names that would meet in the
+    /// answer, and for views with `online: false`; `Corrupt` and `FormatVersion` for rows that cannot be read; those of
+    /// the store.
+    pub async fn get_online_features(
+        &self,
+        features: impl Into<Features>,
+        entities: impl Into<Entities>,
+        full_feature_names: bool,
+    ) -> Result<OnlineFeatures> {
+        let current = self.current().await?;
+        online::get_online_features(
+            &current.project,
+            &current.serving,
+            &features.into(),
+            &entities.into(),
+            full_feature_names,
+        )
+        .await
+    }
+
+    /// Writes the newest batch rows from `start` to `end`, both inclusive, to the online store: of these views, or of all
+    /// that are served online and have a batch source.
+    ///
+    /// Per entity the greatest version is written, nulls and all; a value in the store that is newer, from a stream or
+    /// a push, stays. ttl is no filter here. Memory is bounded by a few batches. Running it again changes nothing, so
+    /// rows that came late are brought in by materialising their interval once more.
+    ///
+    /// # Errors
+    /// `Invalid` for an interval that ends before it begins, for views without batch source, for columns that the source
+    /// lacks; `Data`, naming the row, where a value does not fit its field; those of source and store. What was written
+    /// before an error stays.
+    pub async fn materialize(
+        &self,
+        start: Micros,
+        end: Micros,
+        views: Option<&[String]>,
+        report: Option<&Reporter>,
+    ) -> Result<Vec<Materialized>> {
+        self.materialize_interval(Interval::Between(start, end), views, report).await
+    }
+
+    /// As [`FeatureStore::materialize`], from where the last one of each view ended. A view that never was begins at
+    /// `end - ttl`, or at the beginning where its values hold for ever.
+    ///
+    /// An `end` after now is remembered as now. One that was reached before is no error and reads nothing.
+    ///
+    /// # Errors
+    /// As [`FeatureStore::materialize`].
+    pub async fn materialize_incremental(
+        &self,
+        end: Micros,
+        views: Option<&[String]>,
+        report: Option<&Reporter>,
+    ) -> Result<Vec<Materialized>> {
+        self.materialize_interval(Interval::Until(end), views, report).await
+    }
+
+    async fn materialize_interval(
+        &self,
+        interval: Interval,
+        views: Option<&[String]>,
+        report: Option<&Reporter>,
+    ) -> Result<Vec<Materialized>> {
+        let current = self.current().await?;
+        let done = materialize::materialize(&current.project, interval, views, report).await;
+        current.serving.clear();
+        done
+    }
+
+    /// Transforms rows of a push or stream source and writes them to every view that it feeds and that wants them.
+    ///
+    /// All is checked before anything is written. Logs are written before the online store; if that fails, repeating
+    /// the call logs the rows a second time, as two pushes are two records. Of rows of one version the later push wins.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown source; `Invalid` for one that takes no rows, for missing columns, and where no view
+    /// wants the rows (`offline: true` for a push to offline); `Data`, naming rows, where a value cannot be cast or
+    /// transformed; those of the stores.
+    pub async fn push(&self, source: &str, rows: &[RecordBatch], to: PushTarget) -> Result<Vec<Pushed>> {
+        push::push(&self.current().await?.project, source, rows, to).await
+    }
+
+    /// Writes transformed rows of a view to the online store. The view's own transform is not run.
+    ///
+    /// The rows need the join keys, the event time, the created time if the view has one, and every feature; columns
+    /// beyond these are ignored. All batches are written, or none.
+    ///
+    /// # Errors
+    /// As [`FeatureStore::push`].
+    pub async fn write_to_online_store(&self, view: &str, rows: &[RecordBatch]) -> Result<Pushed> {
+        push::write_to_store(&self.current().await?.project, view, rows, PushTarget::Online).await
+    }
+
+    /// Appends transformed rows of a view to its log. Otherwise as [`FeatureStore::write_to_online_store`].
+    ///
+    /// # Errors
+    /// As [`FeatureStore::push`]; `Invalid` for a view without `offline: true`.
+    pub async fn write_to_offline_store(&self, view: &str, rows: &[RecordBatch]) -> Result<Pushed> {
+        push::write_to_store(&self.current().await?.project, view, rows, PushTarget::Offline).await
+    }
+
+    async fn current(&self) -> Result<Arc<Current>> {
+        if let Some(current) = &*self.current.read().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(Arc::clone(current));
+        }
+        let state = State::read(&self.registry_path())?.ok_or_else(|| {
+            Error::not_found(format!(
+                "nothing was applied yet for project `{}`: run `headwater apply`, or call `apply`",
+                self.given.project
+            ))
+        })?;
+        let current = Arc::new(self.open_state(&state).await?);
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&current));
+        Ok(current)
+    }
+
+    async fn open_state(&self, state: &State) -> Result<Current> {
+        let definitions = state.definitions(&self.given)?;
+        let mut views = definitions::resolve(&definitions, &self.registry, &self.clock).await?;
+        state.pin(&mut views);
+        let mut warnings = Vec::new();
+        if definitions != self.given {
+            warnings
+                .push("the definitions differ from those applied last, which are used: see `headwater plan`".into());
+        }
+        let (online, offline) = self.open_stores(&definitions)?;
+        Ok(Current {
+            project: Arc::new(Project {
+                definitions,
+                registry: self.registry.clone(),
+                clock: Arc::clone(&self.clock),
+                online,
+                offline,
+                views: views.into_iter().map(Arc::new).collect(),
+            }),
+            warnings,
+            serving: ServingCache::default(),
+        })
+    }
+
+    fn open_stores(&self, definitions: &Definitions) -> Result<(Arc<dyn OnlineStore>, Arc<dyn OfflineStore>)> {
+        let context =
+            OpenContext { project: definitions.project.clone(), clock: Arc::clone(&self.clock), source: None };
+        let config = |what: &str, store: &StoreDefinition| Config {
+            name: what.to_owned(),
+            options: store.options.clone(),
+            base_dir: definitions.base_dir.clone(),
+        };
+        let mut stores = self.stores.lock().unwrap_or_else(PoisonError::into_inner);
+        let online = match &stores.online {
+            Some((by, store)) if by.as_ref().is_none_or(|by| *by == definitions.online_store) => Arc::clone(store),
+            _ => {
+                let definition = &definitions.online_store;
+                let role = self.registry.role(&definition.plugin, "online store", |plugin| plugin.online)?;
+                let store = (role.open)(&config("online_store", definition), &context)?;
+                stores.online = Some((Some(definition.clone()), Arc::clone(&store)));
+                store
+            }
+        };
+        let offline = match &stores.offline {
+            Some((by, store)) if by.as_ref().is_none_or(|by| *by == definitions.offline_store) => Arc::clone(store),
+            _ => {
+                let definition = &definitions.offline_store;
+                let role = self.registry.role(&definition.plugin, "offline store", |plugin| plugin.offline)?;
+                let store = (role.open)(&config("offline_store", definition), &context)?;
+                stores.offline = Some((Some(definition.clone()), Arc::clone(&store)));
+                store
+            }
+        };
+        Ok((online, offline))
+    }
+
+    fn registry_path(&self) -> PathBuf {
+        self.given.base_dir.join(&self.given.registry)
+    }
+}
