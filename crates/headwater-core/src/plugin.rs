@@ -89,6 +89,9 @@ impl<T: ?Sized + 'static> fmt::Debug for Role<T> {
     }
 }
 
+/// Opens a transform: reads the text of a view's `transform` and refuses what no input could make right.
+pub type OpenTransform = fn(&str) -> Result<Arc<dyn Transform>>;
+
 /// One external system: its name, the same word everywhere, and the roles it plays.
 #[derive(Debug)]
 pub struct Plugin {
@@ -109,7 +112,7 @@ pub struct Plugin {
     /// Offline stores.
     pub offline: Option<Role<dyn OfflineStore>>,
     /// Transforms: the text of a view's `transform`, where `mode` is this plugin's name.
-    pub transform: Option<fn(&str) -> Result<Arc<dyn Transform>>>,
+    pub transform: Option<OpenTransform>,
 }
 
 impl Plugin {
@@ -172,7 +175,7 @@ impl Plugin {
 
     /// Adds transforms.
     #[must_use]
-    pub const fn with_transform(mut self, open: fn(&str) -> Result<Arc<dyn Transform>>) -> Self {
+    pub const fn with_transform(mut self, open: OpenTransform) -> Self {
         self.transform = Some(open);
         self
     }

@@ -204,6 +204,7 @@ pub struct StreamBatch {
 
 /// What a reader reports.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // There is one at a time, and nearly every one is a batch.
 pub enum StreamEvent {
     /// These splits are this reader's from now on.
     Assigned(Vec<AssignedSplit>),
