@@ -49,6 +49,25 @@ impl OptionType {
             Self::Map => "keys with strings, numbers or booleans".into(),
         }
     }
+
+    /// Whether a value is of this type.
+    ///
+    /// # Errors
+    /// A message that says what would be right.
+    pub fn check(self, value: &Value) -> Result<(), String> {
+        match self {
+            Self::Text => String::read(value).map(drop),
+            Self::Secret => Secret::read(value).map(drop),
+            Self::Bool => bool::read(value).map(drop),
+            Self::Integer => u64::read(value).map(drop),
+            Self::Duration => Duration::read(value).map(drop),
+            Self::Map => BTreeMap::<String, String>::read(value).map(drop),
+            Self::OneOf(words) => match value.as_str() {
+                Some(word) if words.contains(&word) => Ok(()),
+                _ => Err(expected(self, value)),
+            },
+        }
+    }
 }
 
 /// One option: its name, type, default and documentation.

@@ -8,14 +8,24 @@
 //!
 //! A file and builders give the same [`Definitions`] and go through the same checks; the file's faults have lines.
 
+mod check;
+pub(crate) mod ddl;
+mod effective;
+mod errors;
+mod keys;
+mod place;
+mod read;
+mod resolve;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use headwater_core::definitions::Definitions;
 use headwater_core::{Clock, Registry, Result};
-
-mod errors;
-mod resolve;
 
 pub use errors::{DefinitionErrors, Fault};
 pub use resolve::{Parts, ResolvedView};
@@ -27,17 +37,62 @@ use crate::view::View;
 /// # Errors
 /// Every fault of the file at once. One that cannot be read is a fault too.
 pub fn load(path: &Path, registry: &Registry) -> Result<Definitions, DefinitionErrors> {
-    let _ = (path, registry);
-    Err(errors::DefinitionErrors::default())
+    let file = path.display().to_string();
+    let failed = |message: String| {
+        Err(DefinitionErrors {
+            file: Some(file.clone()),
+            faults: vec![Fault { position: None, path: String::new(), message, hint: None }],
+        })
+    };
+    let text = match std::fs::read(path).map(String::from_utf8) {
+        Ok(Ok(text)) => text,
+        Ok(Err(error)) => {
+            return failed(format!("not UTF-8 text (byte {})", error.utf8_error().valid_up_to() + 1));
+        }
+        Err(error) => return failed(format!("cannot be read: {error}")),
+    };
+    let base_dir = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    parse_named(&text, Some(file), base_dir, registry, &environment)
 }
 
-/// Reads and checks the text of a definition file.
+/// Reads and checks the text of a definition file. Relative paths in it start at `base_dir`.
 ///
 /// # Errors
 /// As [`load`].
 pub fn parse(text: &str, base_dir: &Path, registry: &Registry) -> Result<Definitions, DefinitionErrors> {
-    let _ = (text, base_dir, registry);
-    Err(errors::DefinitionErrors::default())
+    parse_named(text, None, base_dir, registry, &environment)
+}
+
+fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+fn parse_named(
+    text: &str,
+    file: Option<String>,
+    base_dir: &Path,
+    registry: &Registry,
+    environment: yaml::Environment<'_>,
+) -> Result<Definitions, DefinitionErrors> {
+    let mut syntax = Vec::new();
+    let tree = yaml::parse(text, environment, &mut syntax);
+    let mut faults = place::Faults::from(syntax);
+    let mut definitions = None;
+    match tree {
+        Some(tree) => {
+            if let Some((read, origins)) = read::definitions(&tree, base_dir, registry, &mut faults) {
+                check::check(&read, registry, &origins, &mut faults);
+                definitions = Some(read);
+            }
+        }
+        None if faults.len() == 0 => faults.add_again(&place::Place::code(), "there is nothing in it"),
+        None => {}
+    }
+    faults.finish(file.clone())?;
+    definitions.ok_or(DefinitionErrors { file, faults: Vec::new() })
 }
 
 /// Checks definitions, wherever they come from: names, references, types, options. Opens nothing.
@@ -45,8 +100,9 @@ pub fn parse(text: &str, base_dir: &Path, registry: &Registry) -> Result<Definit
 /// # Errors
 /// Every fault at once, each named by its path.
 pub fn check(definitions: &Definitions, registry: &Registry) -> Result<(), DefinitionErrors> {
-    let _ = (definitions, registry);
-    Ok(())
+    let mut faults = place::Faults::default();
+    check::check(definitions, registry, &read::Origins::of_code(definitions), &mut faults);
+    faults.finish(None)
 }
 
 /// Makes views of checked definitions: references followed, columns known, transforms planned.
