@@ -89,8 +89,13 @@ impl Parser {
         match self.peek() {
             None => "the end of the text".into(),
             Some(c) if c.is_alphanumeric() || c == '_' => {
-                let word: String =
-                    self.chars.iter().skip(self.at).take_while(|c| c.is_alphanumeric() || **c == '_').take(40).collect();
+                let word: String = self
+                    .chars
+                    .iter()
+                    .skip(self.at)
+                    .take_while(|c| c.is_alphanumeric() || **c == '_')
+                    .take(40)
+                    .collect();
                 format!("`{word}`")
             }
             Some(c) => format!("`{c}`"),
@@ -300,7 +305,9 @@ impl Parser {
             }
             _ => Err(self.error_at(
                 start,
-                format!("a decimal has 1 to 38 digits, of which no more are behind the point, not ({precision},{scale})"),
+                format!(
+                    "a decimal has 1 to 38 digits, of which no more are behind the point, not ({precision},{scale})"
+                ),
             )),
         }
     }

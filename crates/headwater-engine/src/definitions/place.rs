@@ -44,8 +44,7 @@ impl<'a> Place<'a> {
             Some(super::yaml::Value::List(items)) => items.get(index),
             _ => None,
         };
-        let path =
-            if name.is_empty() { format!("{}[{index}]", self.path) } else { format!("{}[{name}]", self.path) };
+        let path = if name.is_empty() { format!("{}[{index}]", self.path) } else { format!("{}[{name}]", self.path) };
         Self { path, mark: node.map(|node| node.mark).or(self.mark), node }
     }
 
@@ -97,12 +96,7 @@ impl Faults {
 
     /// Adds a fault of something that is named like another: in code the two have the same place.
     pub(super) fn add_again(&mut self, place: &Place<'_>, message: impl Into<String>) {
-        self.list.push(Fault {
-            position: place.mark,
-            path: place.path.clone(),
-            message: message.into(),
-            hint: None,
-        });
+        self.list.push(Fault { position: place.mark, path: place.path.clone(), message: message.into(), hint: None });
     }
 
     /// How many there are.

@@ -55,7 +55,10 @@ impl Origins<'_> {
             entities: places("entities", definitions.entities.iter().map(|entity| entity.name.as_str()).collect()),
             sources: places("sources", definitions.sources.iter().map(|source| source.name.as_str()).collect()),
             views: views.collect(),
-            services: places("feature_services", definitions.feature_services.iter().map(|s| s.name.as_str()).collect()),
+            services: places(
+                "feature_services",
+                definitions.feature_services.iter().map(|s| s.name.as_str()).collect(),
+            ),
             root: root.clone(),
         }
     }
@@ -78,18 +81,9 @@ const TOP_KEYS: [&str; 12] = [
 ];
 const ENTITY_KEYS: [&str; 6] = ["name", "join_keys", "value_type", "description", "owner", "tags"];
 /// The keys that every source may have, beside its plugin's options.
-pub(super) const SOURCE_KEYS: [&str; 8] = [
-    "name",
-    "type",
-    "timestamp_field",
-    "created_timestamp_column",
-    "field_mapping",
-    "description",
-    "owner",
-    "tags",
-];
-const VIEW_KEYS: [&str; 9] =
-    ["name", "entities", "ttl", "schema", "source", "online", "description", "owner", "tags"];
+pub(super) const SOURCE_KEYS: [&str; 8] =
+    ["name", "type", "timestamp_field", "created_timestamp_column", "field_mapping", "description", "owner", "tags"];
+const VIEW_KEYS: [&str; 9] = ["name", "entities", "ttl", "schema", "source", "online", "description", "owner", "tags"];
 /// The keys of stream feature views alone.
 const STREAM_VIEW_KEYS: [&str; 5] = ["mode", "transform", "timestamp_field", "offline", "aggregations"];
 const FIELD_KEYS: [&str; 5] = ["name", "dtype", "description", "owner", "tags"];
@@ -304,7 +298,8 @@ fn start(keys: &mut Keys<'_, '_>) -> Option<StartPosition> {
             Ok(time) => Some(StartPosition::At(time)),
             Err(_) => {
                 let place = keys.place.key("start");
-                let message = format!("`{text}` is no start: `earliest`, `latest` or a time such as `2026-01-31T00:00:00Z`");
+                let message =
+                    format!("`{text}` is no start: `earliest`, `latest` or a time such as `2026-01-31T00:00:00Z`");
                 keys.faults.add(&place, message, did_you_mean(&text, ["earliest", "latest"]));
                 None
             }
@@ -342,7 +337,9 @@ fn record_format(keys: &mut Keys<'_, '_>) -> Option<RecordFormat> {
         format.timestamp_unit = keys.text("timestamp_unit");
     }
     for key in ["descriptor_set", "message"] {
-        if known.contains(&key) && let Some(text) = keys.text(key) {
+        if known.contains(&key)
+            && let Some(text) = keys.text(key)
+        {
             format.options.insert(key.into(), text.into());
         }
     }
@@ -368,7 +365,9 @@ fn view(place: Place<'_>, stream: bool, faults: &mut Faults) -> Option<FeatureVi
     view.online = keys.flag("online", true);
     view.annotations = keys.annotations();
     let schema = keys.place.key("schema");
-    for (index, item) in keys.items("schema", "fields, such as `{ name: conv_rate, dtype: float32 }`").iter().enumerate() {
+    for (index, item) in
+        keys.items("schema", "fields, such as `{ name: conv_rate, dtype: float32 }`").iter().enumerate()
+    {
         let name = match item.entry("name").map(|entry| &entry.node.value) {
             Some(Value::Text { text, .. }) => text.as_str(),
             _ => "",

@@ -297,11 +297,7 @@ impl<'t> Builder<'t, '_> {
                 (inner == text).then_some(at.1 + 1)
             }
         });
-        Value::Text {
-            column: verbatim.filter(|_| !changed && !text.contains('\n')),
-            text: expanded,
-            expanded: changed,
-        }
+        Value::Text { column: verbatim.filter(|_| !changed && !text.contains('\n')), text: expanded, expanded: changed }
     }
 
     fn syntax(&self, error: &ScanError) -> Fault {
@@ -380,8 +376,7 @@ fn expand(text: &str, environment: Environment<'_>) -> Result<(String, bool), St
                     shorten(name)
                 ));
             }
-            let value =
-                environment(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
+            let value = environment(name).ok_or_else(|| format!("the environment variable `{name}` is not set"))?;
             out.push_str(&value);
             changed = true;
             rest = after;

@@ -26,7 +26,11 @@ pub(super) fn check(definitions: &Definitions, registry: &Registry, origins: &Or
         name_is_valid(faults, &root.key("project"), &definitions.project);
     }
     if definitions.registry.trim().is_empty() {
-        faults.add(&root.key("registry"), "`registry` is empty: the path of the file that remembers what is applied", None);
+        faults.add(
+            &root.key("registry"),
+            "`registry` is empty: the path of the file that remembers what is applied",
+            None,
+        );
     }
     let online = Store {
         key: "online_store",
@@ -140,9 +144,9 @@ impl Store {
             }
             return;
         }
-        let Some(plugin) = known_plugin(faults, &place, &store.plugin, registry, self.what, |plugin| {
-            (self.options)(plugin).is_some()
-        }) else {
+        let Some(plugin) =
+            known_plugin(faults, &place, &store.plugin, registry, self.what, |plugin| (self.options)(plugin).is_some())
+        else {
             return;
         };
         let Some(specs) = (self.options)(plugin) else { return };

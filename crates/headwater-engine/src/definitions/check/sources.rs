@@ -45,10 +45,9 @@ pub(super) fn check(
     check_times(source, &effective, place, faults);
     check_mapping(source, place, faults);
     let columns = match &source.kind {
-        SourceKind::Stream(settings) => settings
-            .record_format
-            .as_ref()
-            .and_then(|format| check_format(format, &place.key("record_format"), faults)),
+        SourceKind::Stream(settings) => {
+            settings.record_format.as_ref().and_then(|format| check_format(format, &place.key("record_format"), faults))
+        }
         SourceKind::Push { .. } => source
             .options
             .get("schema")
@@ -179,7 +178,8 @@ fn check_times(source: &Source, effective: &Effective<'_>, place: &Place<'_>, fa
         && time == created
         && (source.timestamp_field.is_some() || source.created_timestamp_column.is_some())
     {
-        let key = if source.created_timestamp_column.is_some() { "created_timestamp_column" } else { "timestamp_field" };
+        let key =
+            if source.created_timestamp_column.is_some() { "created_timestamp_column" } else { "timestamp_field" };
         let message = format!("event time and created time are both `{time}`; they are columns of their own");
         faults.add(&place.key(key), message, None);
     }
@@ -226,7 +226,9 @@ fn check_format(format: &RecordFormat, place: &Place<'_>, faults: &mut Faults) -
             let at = place.key("schema");
             match &format.schema {
                 Some(text) => return check_ddl(text, &at, faults),
-                None => faults.add(&at, missing("schema", "the columns, such as `driver_id bigint, ts timestamp`"), None),
+                None => {
+                    faults.add(&at, missing("schema", "the columns, such as `driver_id bigint, ts timestamp`"), None)
+                }
             }
         }
         "avro" => {

@@ -34,7 +34,11 @@ pub(super) fn check(
         } else if column.is_empty() {
             faults.add(&at, "`timestamp_field` is the name of a column", None);
         } else if created == Some(column) {
-            faults.add(&at, format!("event time and created time are both `{column}`; they are columns of their own"), None);
+            faults.add(
+                &at,
+                format!("event time and created time are both `{column}`; they are columns of their own"),
+                None,
+            );
         }
     }
     if let (Some(source), Some(effective), ViewTransform::None) = (source, &effective, &view.transform) {

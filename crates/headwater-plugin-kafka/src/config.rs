@@ -1,0 +1,126 @@
+//! The options of `type: kafka`.
+
+use std::collections::BTreeMap;
+
+use headwater_core::options::{Duration, OptionType, OptionValue};
+use headwater_core::{Error, Result, Secret};
+use serde_json::Value;
+
+headwater_core::options! {
+    /// Options of `type: kafka`.
+    pub struct KafkaConfig {
+        /// Brokers to begin with: `host:port`, separated by commas.
+        bootstrap_servers: String,
+        /// The topic.
+        topic: String,
+        /// Properties of librdkafka, handed through as they are: SASL, TLS, fetch sizes.
+        options: BTreeMap<String, String> = BTreeMap::new(),
+        /// The URL of a Confluent schema registry, for records framed with a schema id.
+        schema_registry_url: Option<String> = None,
+        /// The user of the schema registry.
+        schema_registry_username: Option<String> = None,
+        /// The password of the schema registry.
+        schema_registry_password: Option<Secret> = None,
+        /// A name for this worker that survives restarts: it gets its partitions back without a rebalance.
+        instance_id: Option<String> = None,
+        /// How long a partition that is taken away waits for what is being written; then it counts as lost.
+        revoke_timeout: Duration = Duration(10_000_000),
+        /// What a null value means: `ignore` it, or `delete` the entity that the record's key names.
+        tombstones: Tombstones = Tombstones::Ignore,
+        /// What to do when retention has removed the position to resume from: `fail`, or go on at the `earliest`.
+        on_position_lost: OnPositionLost = OnPositionLost::Fail,
+    }
+}
+
+/// What a null value means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tombstones {
+    /// Nothing.
+    Ignore,
+    /// That the entity of the record's key is gone.
+    Delete,
+}
+
+/// What to do when the position to resume from is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPositionLost {
+    /// The job stops.
+    Fail,
+    /// The job goes on at the oldest record.
+    Earliest,
+}
+
+impl OptionValue for Tombstones {
+    const KIND: OptionType = OptionType::OneOf(&["ignore", "delete"]);
+
+    fn read(value: &Value) -> Result<Self, String> {
+        Self::KIND.check(value)?;
+        Ok(if value.as_str() == Some("delete") { Self::Delete } else { Self::Ignore })
+    }
+}
+
+impl OptionValue for OnPositionLost {
+    const KIND: OptionType = OptionType::OneOf(&["fail", "earliest"]);
+
+    fn read(value: &Value) -> Result<Self, String> {
+        Self::KIND.check(value)?;
+        Ok(if value.as_str() == Some("earliest") { Self::Earliest } else { Self::Fail })
+    }
+}
+
+/// Properties of librdkafka that Headwater sets itself, and the option that says the same.
+const OWN: [(&str, &str); 6] = [
+    ("bootstrap.servers", "bootstrap_servers"),
+    ("metadata.broker.list", "bootstrap_servers"),
+    ("group.instance.id", "instance_id"),
+    ("group.id", "the project and the source, as `{project}.{source}`"),
+    ("auto.offset.reset", "start"),
+    ("enable.auto.commit", "nothing: commits follow what is stored"),
+];
+
+impl KafkaConfig {
+    /// Checks what the types of the options do not say. `name` is what is configured, for messages.
+    ///
+    /// # Errors
+    /// `Invalid`, with every fault.
+    pub fn validate(&self, name: &str) -> Result<()> {
+        let mut faults = Vec::new();
+        for broker in self.bootstrap_servers.split(',').map(str::trim) {
+            let port =
+                broker.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(port)) if port > 0) {
+                faults.push(format!("option `bootstrap_servers`: `{broker}` is not `host:port`"));
+            }
+        }
+        let letters = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if self.topic.is_empty() || self.topic.len() > 249 || !self.topic.chars().all(letters) {
+            faults.push(format!(
+                "option `topic`: `{}` is no topic: 1 to 249 letters, digits, `.`, `_` and `-`",
+                self.topic
+            ));
+        }
+        for (property, instead) in OWN {
+            if self.options.contains_key(property) {
+                faults.push(format!("option `options`: `{property}` is decided by {instead}"));
+            }
+        }
+        if let Some(url) = &self.schema_registry_url
+            && !url.starts_with("http://")
+            && !url.starts_with("https://")
+        {
+            faults.push("option `schema_registry_url` begins with `http://` or `https://`".into());
+        }
+        if self.schema_registry_url.is_none()
+            && (self.schema_registry_username.is_some() || self.schema_registry_password.is_some())
+        {
+            faults.push("option `schema_registry_url` is missing, and its user or password is given".into());
+        }
+        if self.schema_registry_username.is_some() != self.schema_registry_password.is_some() {
+            faults.push(
+                "options `schema_registry_username` and `schema_registry_password` are given together or not at all"
+                    .into(),
+            );
+        }
+        if faults.is_empty() { Ok(()) } else { Err(Error::invalid(format!("{name}: {}", faults.join("; ")))) }
+    }
+}
