@@ -45,6 +45,11 @@ impl<'d> Effective<'d> {
     pub(super) fn renamed(&self, column: &'d str) -> &'d str {
         self.mapping.get(column).map_or(column, String::as_str)
     }
+
+    /// As [`Effective::renamed`], for columns that do not come from definitions.
+    pub(super) fn renamed_owned(&self, column: &str) -> String {
+        self.mapping.get(column).map_or(column, String::as_str).to_owned()
+    }
 }
 
 /// The batch source of this name.

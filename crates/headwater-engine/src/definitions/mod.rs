@@ -28,7 +28,8 @@ use headwater_core::definitions::Definitions;
 use headwater_core::{Clock, Registry, Result};
 
 pub use errors::{DefinitionErrors, Fault};
-pub use resolve::{Parts, ResolvedView};
+use resolve::Depth;
+pub use resolve::{Parts, ResolvedView, generation};
 
 use crate::view::View;
 
@@ -113,10 +114,12 @@ pub fn check(definitions: &Definitions, registry: &Registry) -> Result<(), Defin
 /// `Invalid` where columns are missing or cannot be cast, or a transform cannot be planned; `Unsupported` where a plugin
 /// is not in this build, naming its feature; else those of the sources. Several faults are one error of many lines.
 pub async fn resolve(definitions: &Definitions, registry: &Registry, clock: &Arc<dyn Clock>) -> Result<Vec<View>> {
-    Ok(resolve_with_parts(definitions, registry, clock).await?.into_iter().map(|resolved| resolved.view).collect())
+    let resolved = resolve::resolve(definitions, registry, clock, Depth::Needed).await?;
+    Ok(resolved.into_iter().map(|resolved| resolved.view).collect())
 }
 
-/// As [`resolve`], with what the generation of each view was made of.
+/// As [`resolve`], with what the generation of each view was made of. Compares the columns of every table that is there
+/// with what views want of it: what `plan` and `apply` do before they promise anything.
 ///
 /// # Errors
 /// As [`resolve`].
@@ -125,5 +128,5 @@ pub async fn resolve_with_parts(
     registry: &Registry,
     clock: &Arc<dyn Clock>,
 ) -> Result<Vec<ResolvedView>> {
-    resolve::resolve(definitions, registry, clock).await
+    resolve::resolve(definitions, registry, clock, Depth::Tables).await
 }
