@@ -278,7 +278,7 @@ fn fail(array: &ArrayRef, out: ArrayRef, bad: &[usize], reason: impl Fn(&str) ->
 }
 
 /// A value as text, cut where it is long.
-fn show(array: &ArrayRef, row: usize) -> String {
+pub(crate) fn show(array: &ArrayRef, row: usize) -> String {
     let shown = match array.data_type() {
         DataType::Timestamp(unit, Some(_)) => without_zone(array, *unit).ok(),
         _ => None,

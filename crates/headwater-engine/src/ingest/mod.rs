@@ -1,1 +1,130 @@
-//! To be written.
+//! Ingestion: jobs that keep views fed from a stream.
+//!
+//! # Delivery
+//!
+//! A source delivers at least once, and every write is idempotent, so that each record counts once:
+//!
+//! - *newest values* are written by version, and the greater version stays;
+//! - *the log* is append-only, its pieces chain by position: what stands there already is skipped, and of two writers
+//!   one loses and drops what the other has written;
+//! - *a checkpoint* for each view, generation and split lies beside the newest values, and is written after what it
+//!   speaks of is durable: rows synced, dead letters published. Checkpoints and the logs' ends are the truth; a reader
+//!   begins at the lowest of them, store and log each skip what they have. What is committed to the source only mirrors
+//!   them.
+//!
+//! A micro-batch is written as soon as there are records. The store is synced, and checkpoints are written, at most once
+//! a second; pieces of logs are published by size or after a minute. Between reader and writer lies a queue bounded in
+//! bytes; where a store stalls, the reader is not called, and memory stays bounded.
+//!
+//! # Groups
+//!
+//! The views of a source are read by one reader. Views that do not serve yet (new ones, new generations) are read by one
+//! of their own, so that those that serve stay fresh, and join it when they have caught up.
+
+mod checkpoint;
+mod dead;
+mod decode;
+mod job;
+mod json;
+mod lane;
+mod replay;
+mod retry;
+mod sink;
+mod status;
+mod targets;
+mod transform;
+mod worker;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use headwater_core::definitions::{Source, SourceKind};
+use headwater_core::{Error, Micros, Result};
+
+pub use dead::DeadLetter;
+pub use job::{JobHandle, start};
+pub use replay::{ListedDeadLetter, Replayed, dead_letters, replay_dead_letters};
+pub use status::{Counts, JobState, JobStatus, LagStatus, SplitStatus, jobs};
+pub(crate) use transform::to_view;
+
+/// How a job runs.
+#[derive(Debug, Clone, Default)]
+pub struct IngestOptions {
+    /// Finish when all is read that there was at the start. Otherwise a job runs as long as its source does.
+    pub until_caught_up: bool,
+    /// Names the definitions that the job runs with, for its status.
+    pub definitions: String,
+    /// When these definitions were applied: of two generations of a view the later one serves.
+    pub applied: Micros,
+    /// Sizes and intervals.
+    pub tuning: Tuning,
+}
+
+/// Sizes and intervals of a job. The defaults are meant to stay.
+#[derive(Debug, Clone, Copy)]
+pub struct Tuning {
+    /// The most that waits between reader and writer, and that a reader holds ready, each.
+    pub queue_bytes: usize,
+    /// The most records in a batch of a reader.
+    pub batch_records: usize,
+    /// The most rows in a micro-batch; one batch may exceed it alone.
+    pub micro_batch_rows: usize,
+    /// A piece of a log is published when it has grown to this.
+    pub log_piece_bytes: usize,
+    /// The most that all logs of a job together keep in memory.
+    pub log_buffer_bytes: usize,
+    /// A piece of a log is published when its first row is this old.
+    pub log_interval: Duration,
+    /// Dead letters are published when the first is this old.
+    pub dead_letter_interval: Duration,
+    /// How often the online store is synced and checkpoints are written, at most.
+    pub sync_interval: Duration,
+    /// How long a stopping job may take to write what it has. What it does not manage is read again.
+    pub stop_timeout: Duration,
+    /// The first pause before a call is repeated.
+    pub first_pause: Duration,
+    /// The longest pause before a call is repeated.
+    pub longest_pause: Duration,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            queue_bytes: 16 << 20,
+            batch_records: 8_192,
+            micro_batch_rows: 32_768,
+            log_piece_bytes: 32 << 20,
+            log_buffer_bytes: 128 << 20,
+            log_interval: Duration::from_secs(60),
+            dead_letter_interval: Duration::from_secs(5),
+            sync_interval: Duration::from_secs(1),
+            stop_timeout: Duration::from_secs(25),
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Tuning {
+    fn pauses(&self) -> retry::Pauses {
+        retry::Pauses { first: self.first_pause, longest: self.longest_pause }
+    }
+}
+
+/// A source's `watermark_delay_threshold`.
+fn threshold(source: &Source) -> Option<Micros> {
+    match &source.kind {
+        SourceKind::Stream(settings) => settings.watermark_delay_threshold.map(|threshold| threshold.0),
+        _ => None,
+    }
+}
+
+/// Runs computation where it keeps nobody waiting.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::unexpected("a computation did not finish").with_source(error)),
+    }
+}
