@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch, StringArray, UInt32Array};
+use arrow::array::{Array, AsArray, BinaryArray, BooleanArray, RecordBatch, UInt32Array};
 use arrow::compute::{concat, concat_batches, filter, filter_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, TimestampMicrosecondType, UInt32Type};
+use arrow::datatypes::{TimestampMicrosecondType, UInt32Type};
 use headwater_core::definitions::LateEvents;
-use headwater_core::offline::{LOG_POSITION, LOG_SPLIT, LogEnd};
+use headwater_core::offline::LogEnd;
 use headwater_core::stream::StreamBatch;
 use headwater_core::{Micros, Origin, Position, Result, SplitId};
 use tokio::time::Instant;
@@ -17,9 +17,6 @@ use super::dead::{DeadLetter, Undertaker};
 use super::status::{Counts, LagStatus};
 use crate::rows::{RowEncoder, values_table};
 use crate::view::{View, ViewRows};
-
-/// The column of a log that counts the rows that a transform made of one record.
-const LOG_ORDINAL: &str = "_ordinal";
 
 /// Rows of a view from consecutive records of one split.
 #[derive(Debug, Clone)]
@@ -372,23 +369,6 @@ impl Piece {
             positions: self.positions,
             ordinals: self.ordinals,
         }
-    }
-
-    /// As rows of the log.
-    pub(super) fn into_log_rows(self, split: &SplitId) -> Result<RecordBatch> {
-        let count = self.positions.len();
-        let split = split.to_string();
-        let mut fields = self.rows.schema().fields().iter().cloned().collect::<Vec<_>>();
-        let mut columns = self.rows.columns().to_vec();
-        fields.push(Arc::new(Field::new(LOG_SPLIT, DataType::Utf8, false)));
-        columns.push(Arc::new(StringArray::from_iter_values(std::iter::repeat_n(split.as_str(), count))) as ArrayRef);
-        fields.push(Arc::new(Field::new(LOG_POSITION, DataType::Binary, false)));
-        columns.push(Arc::new(self.positions));
-        if let Some(ordinals) = self.ordinals {
-            fields.push(Arc::new(Field::new(LOG_ORDINAL, DataType::UInt32, false)));
-            columns.push(Arc::new(ordinals));
-        }
-        Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
     }
 
     /// No rows of a view.

@@ -47,7 +47,6 @@ pub use dead::DeadLetter;
 pub use job::{JobHandle, start};
 pub use replay::{ListedDeadLetter, Replayed, dead_letters, replay_dead_letters};
 pub use status::{Counts, JobState, JobStatus, LagStatus, SplitStatus, jobs};
-pub(crate) use transform::to_view;
 
 /// How a job runs.
 #[derive(Debug, Clone, Default)]

@@ -16,7 +16,7 @@ use super::retry::{Pauses, retry};
 use super::status::Board;
 use super::{Tuning, blocking};
 use crate::project::Project;
-use crate::rows::checkpoints_table;
+use crate::rows::{checkpoints_table, log_rows};
 
 /// How many pieces of logs are published at once.
 const PUBLISHED_AT_ONCE: usize = 4;
@@ -383,7 +383,7 @@ async fn publish(project: &Project, board: &Board, pauses: Pauses, due: Due) -> 
     while end < through {
         piece = piece.after(&end);
         // Dead letters are rows of their log already.
-        let rows = if is_view { piece.clone().into_log_rows(&split)? } else { piece.rows.clone() };
+        let rows = if is_view { log_rows(&piece.clone().into_view_rows(&split))? } else { piece.rows.clone() };
         let range = LogRange { after: end.clone(), through: through.clone() };
         let metadata = newest.map(|newest| (NEWEST_EVENT.to_owned(), newest.to_string())).into_iter().collect();
         let failed = match project.offline.append(&log, &split, rows, range, metadata).await {
