@@ -9,6 +9,7 @@
 mod batch;
 mod offline;
 mod online;
+mod stream;
 mod table;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +20,7 @@ use crate::plugin::{Plugin, Role};
 pub use batch::MemoryBatchSource;
 pub use offline::MemoryOfflineStore;
 pub use online::MemoryOnlineStore;
+pub use stream::MemoryStreamSource;
 
 crate::options! {
     /// Options of `type: memory`: there are none. Each store that is opened begins empty and ends with the process.
