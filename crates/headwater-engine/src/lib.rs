@@ -5,6 +5,7 @@
 pub mod definitions;
 pub mod history;
 pub mod ingest;
+pub mod plan;
 pub mod project;
 pub mod store;
 pub mod view;
@@ -13,5 +14,6 @@ mod cast;
 mod rows;
 mod state;
 
+pub use plan::Plan;
 pub use project::Project;
 pub use view::View;

@@ -1,55 +1,159 @@
-//! The registry file: what was applied, and which generation of each view serves.
+//! The registry file: what was applied last, and which generation of each view its rows have.
+//!
+//! Every command works with the definitions in it, whatever the definition file says meanwhile. It holds no secrets: an
+//! option that is one is left out and taken from the definitions that a command is given.
 
-use std::path::{Path, PathBuf};
+mod file;
+mod secrets;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use headwater_core::definitions::Definitions;
-use headwater_core::{Clock, Registry, Result};
+use headwater_core::definitions::{Definitions, ViewTransform};
+use headwater_core::{Clock, Error, Micros, Registry, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::definitions::{Parts, ResolvedView, check, generation, resolve_with_parts};
+use crate::plan::{Action, Change, Kind, Plan, Rows, compare};
 use crate::view::View;
+
+pub(crate) use file::Lock;
 
 /// What was applied last.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct State {}
+pub(crate) struct State {
+    /// When it was applied.
+    applied_at: Micros,
+    /// The definitions, without secrets and with the schema of every view.
+    definitions: Definitions,
+    /// The views, by name.
+    views: BTreeMap<String, AppliedView>,
+    /// Generations that are no longer current and whose rows were not dropped yet.
+    previous: Vec<Previous>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct AppliedView {
+    /// What its rows lie under.
+    generation: String,
+    /// What the generation is made of, with the columns that were added since.
+    parts: Parts,
+    /// Since when the generation is current.
+    since: Micros,
+    /// The schema was not given but found.
+    found_schema: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Previous {
+    view: String,
+    generation: String,
+    /// Since when it is no longer current.
+    since: Micros,
+}
 
 impl State {
-    /// Reads the registry file of these definitions; `None` where nothing was applied yet.
-    ///
-    /// # Errors
-    /// `FormatVersion` for a version that this release does not know, `Corrupt` for what is no registry file.
-    pub(crate) fn read(path: &Path) -> Result<Option<Self>> {
-        let _ = path;
-        Ok(None)
-    }
-
     /// What was applied, with what a registry file does not hold (secrets, code, the folder) taken from `given`.
     ///
     /// # Errors
-    /// `Invalid` where `given` lacks code that a view needs, or has another version of it.
+    /// `Invalid` where `given` lacks code or a secret that is needed, or has another version of the code.
     pub(crate) fn definitions(&self, given: &Definitions) -> Result<Definitions> {
-        Ok(given.clone())
+        let mut definitions = self.definitions.clone();
+        definitions.base_dir.clone_from(&given.base_dir);
+        secrets::restore(&mut definitions, given)?;
+        for view in &mut definitions.feature_views {
+            let ViewTransform::Code { version, transform } = &mut view.transform else { continue };
+            let given = given.feature_views.iter().find(|given| given.name == view.name).map(|given| &given.transform);
+            match given {
+                Some(ViewTransform::Code { version: given, transform: code }) if given == version => {
+                    *transform = Arc::clone(code);
+                }
+                Some(ViewTransform::Code { version: given, .. }) => {
+                    return Err(Error::invalid(format!(
+                        "the view `{}` was applied with version `{version}` of its code, and this program has `{given}`: \
+                         apply it",
+                        view.name
+                    )));
+                }
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "the view `{}` was applied with code (version `{version}`), which only the program that has it \
+                         can give",
+                        view.name
+                    )));
+                }
+            }
+        }
+        Ok(definitions)
+    }
+
+    /// Whether `given` says something else than what was applied.
+    pub(crate) fn differs(&self, given: &Definitions) -> bool {
+        self.definitions(given).map_or(true, |applied| applied != self.with_found_schemas(given))
+    }
+
+    /// `given` with the schemas that were found when it was applied, where it gives none.
+    fn with_found_schemas(&self, given: &Definitions) -> Definitions {
+        let mut given = given.clone();
+        for view in given.feature_views.iter_mut().filter(|view| view.schema.is_empty()) {
+            let found = self.views.get(&view.name).is_some_and(|applied| applied.found_schema);
+            let applied = self.definitions.feature_views.iter().find(|applied| applied.name == view.name);
+            if let (true, Some(applied)) = (found, applied) {
+                view.schema.clone_from(&applied.schema);
+            }
+        }
+        given
     }
 
     /// Gives views their generations: those that the registry knows keep theirs.
     pub(crate) fn pin(&self, views: &mut [View]) {
-        let _ = views;
+        for view in views {
+            if let Some(applied) = self.views.get(&view.name) {
+                view.generation.clone_from(&applied.generation);
+            }
+        }
     }
 
     /// Generations that are no longer current and whose rows were not dropped yet: (view, generation).
     pub(crate) fn previous(&self) -> Vec<(String, String)> {
-        Vec::new()
+        self.previous.iter().map(|previous| (previous.view.clone(), previous.generation.clone())).collect()
     }
 
     /// Forgets a previous generation, after its rows were dropped.
     pub(crate) fn forget(&mut self, view: &str, generation: &str) {
-        let _ = (view, generation);
+        self.previous.retain(|previous| previous.view != view || previous.generation != generation);
+    }
+
+    /// Starts a new generation of a view whose definition is unchanged, and names it: its rows are to be made again.
+    ///
+    /// # Errors
+    /// `NotFound` for a view that was never applied.
+    pub(crate) fn renew(&mut self, view: &str, now: Micros) -> Result<String> {
+        let applied =
+            self.views.get(view).ok_or_else(|| Error::not_found(format!("the view `{view}` is not applied")))?;
+        let (old, parts) = (applied.generation.clone(), applied.parts.clone());
+        self.previous.push(Previous { view: view.to_owned(), generation: old, since: now });
+        let generation = self.fresh(view, &parts);
+        if let Some(applied) = self.views.get_mut(view) {
+            applied.generation.clone_from(&generation);
+            applied.since = now;
+        }
+        Ok(generation)
+    }
+
+    /// A generation under which no rows of the view lie yet.
+    fn fresh(&self, view: &str, parts: &Parts) -> String {
+        fresh(&self.previous, view, parts)
     }
 }
 
-/// What an `apply` would do. `Display` is for people, `Serialize` for programs.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Plan {}
+fn fresh(previous: &[Previous], view: &str, parts: &Parts) -> String {
+    let taken = |name: &String| previous.iter().any(|p| p.view == view && p.generation == *name);
+    (0_u32..).map(|salt| generation(parts, salt)).find(|name| !taken(name)).unwrap_or_default()
+}
 
 /// Compares what is given with what was applied: the plan, and the state that [`Lock::write`] makes true.
 ///
@@ -61,32 +165,77 @@ pub(crate) async fn plan(
     registry: &Registry,
     clock: &Arc<dyn Clock>,
 ) -> Result<(Plan, State)> {
-    let _ = (state, given, registry, clock);
-    Ok((Plan {}, State {}))
-}
+    check(given, registry)?;
+    if let Some(state) = state
+        && state.definitions.project != given.project
+    {
+        return Err(Error::invalid(format!(
+            "the registry file `{}` belongs to the project `{}`; the project `{}` needs one of its own",
+            given.registry, state.definitions.project, given.project
+        )));
+    }
+    let resolved = resolve_with_parts(given, registry, clock).await?;
+    let mut definitions = given.clone();
+    for (view, resolved) in definitions.feature_views.iter_mut().zip(&resolved) {
+        view.schema.clone_from(&resolved.view.features);
+    }
+    secrets::remove(&mut definitions, registry);
 
-/// The right to change a registry file; held by one `apply` at a time, freed on drop and by the system when the process
-/// ends.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    path: PathBuf,
-}
-
-impl Lock {
-    /// Takes the lock beside the registry file, creating the folder.
-    ///
-    /// # Errors
-    /// `Conflict` while another process holds it.
-    pub(crate) fn take(path: &Path) -> Result<Self> {
-        Ok(Self { path: path.to_owned() })
+    let now = clock.now();
+    let mut previous = state.map(|state| state.previous.clone()).unwrap_or_default();
+    let mut rows = BTreeMap::new();
+    let mut views = BTreeMap::new();
+    for ResolvedView { view, parts } in resolved {
+        let found_schema = given.feature_views.iter().any(|g| g.name == view.name && g.schema.is_empty());
+        let old = state.and_then(|state| state.views.get(&view.name));
+        let applied = match old.map(|old| (old, old.parts.breaks(&parts))) {
+            None => {
+                let generation = fresh(&previous, &view.name, &parts);
+                rows.insert(view.name.clone(), Rows::Begin { generation: generation.clone() });
+                AppliedView { generation, parts, since: now, found_schema }
+            }
+            Some((old, because)) if because.is_empty() => {
+                let added = old.parts.added(&parts);
+                rows.insert(view.name.clone(), Rows::Keep { generation: old.generation.clone(), added });
+                AppliedView { parts, found_schema, ..old.clone() }
+            }
+            Some((old, because)) => {
+                previous.push(Previous { view: view.name.clone(), generation: old.generation.clone(), since: now });
+                let generation = fresh(&previous, &view.name, &parts);
+                let replaced = old.generation.clone();
+                let change = Rows::Replace { generation: generation.clone(), previous: replaced, because };
+                rows.insert(view.name.clone(), change);
+                AppliedView { generation, parts, since: now, found_schema }
+            }
+        };
+        views.insert(view.name, applied);
+    }
+    for (name, old) in state.iter().flat_map(|state| &state.views) {
+        if !views.contains_key(name) {
+            previous.push(Previous { view: name.clone(), generation: old.generation.clone(), since: now });
+            rows.insert(name.clone(), Rows::Retire { generation: old.generation.clone() });
+        }
     }
 
-    /// Replaces the registry file in one step: a reader sees the old one or the new one, also after a power loss.
-    ///
-    /// # Errors
-    /// Those of the file system.
-    pub(crate) fn write(&self, state: &State) -> Result<()> {
-        let _ = (&self.path, state);
-        Ok(())
+    let mut changes = compare(state.map(|state| &state.definitions), &definitions);
+    for change in &mut changes {
+        if matches!(change.kind, Kind::FeatureView | Kind::StreamFeatureView) {
+            change.rows = rows.remove(&change.name);
+        }
     }
+    // A view whose own words are the same may still get other rows: from another source.
+    for (name, rows) in rows {
+        let moves = match &rows {
+            Rows::Keep { added, .. } => !added.is_empty(),
+            _ => true,
+        };
+        if moves {
+            let stream = definitions.feature_views.iter().any(|view| view.name == name && view.stream);
+            let kind = if stream { Kind::StreamFeatureView } else { Kind::FeatureView };
+            changes.push(Change { kind, name, action: Action::Changed, fields: Vec::new(), rows: Some(rows) });
+        }
+    }
+    changes.sort_by(|a, b| (a.kind, &a.name).cmp(&(b.kind, &b.name)));
+    let plan = Plan { project: given.project.clone(), changes };
+    Ok((plan, State { applied_at: now, definitions, views, previous }))
 }

@@ -7,8 +7,9 @@ use headwater_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::{Current, FeatureStore};
+use crate::plan::Plan;
 use crate::rows::{Serving, table_prefix};
-use crate::state::{Lock, Plan, State, plan};
+use crate::state::{Lock, State, plan};
 
 /// What a compaction did to one log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -339,7 +339,7 @@ impl FeatureStore {
         let mut views = definitions::resolve(&definitions, &self.registry, &self.clock).await?;
         state.pin(&mut views);
         let mut warnings = Vec::new();
-        if definitions != self.given {
+        if state.differs(&self.given) {
             warnings
                 .push("the definitions differ from those applied last, which are used: see `headwater plan`".into());
         }
