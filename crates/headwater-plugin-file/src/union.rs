@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, new_null_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array, make_array, new_null_array};
 use arrow::compute::{CastOptions, cast_with_options, take};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+use arrow::error::ArrowError;
 use headwater_core::{Error, Result};
 
 use crate::error;
@@ -231,10 +232,41 @@ impl Alignment {
                 if column.data_type() == field.data_type() {
                     return Ok(Arc::clone(column));
                 }
-                let strict = CastOptions { safe: false, ..CastOptions::default() };
-                cast_with_options(column, field.data_type(), &strict)
+                convert(column, field.data_type())
                     .map_err(|e| error::decode(e, format!("{}, column {}", self.file, field.name())))
             }
         }
     }
+}
+
+/// Casts strictly. Times keep their instant, and naive ones are UTC.
+fn convert(column: &ArrayRef, to: &DataType) -> Result<ArrayRef, ArrowError> {
+    let strict = CastOptions { safe: false, ..CastOptions::default() };
+    let (DataType::Timestamp(..), DataType::Timestamp(unit, zone)) = (column.data_type(), to) else {
+        return cast_with_options(column, to, &strict);
+    };
+    // Through the numbers beneath, which count from the epoch in UTC whatever the zone is. Arrow's own cast would look
+    // the zone up by its name, which takes a database of zones.
+    let from = column.data_type();
+    let naive = with_zone(column, None)?;
+    let naive = if *unit == unit_of(from) {
+        naive
+    } else {
+        cast_with_options(&naive, &DataType::Timestamp(*unit, None), &strict)?
+    };
+    with_zone(&naive, zone.clone())
+}
+
+fn unit_of(data_type: &DataType) -> TimeUnit {
+    match data_type {
+        DataType::Timestamp(unit, _) => *unit,
+        _ => TimeUnit::Microsecond,
+    }
+}
+
+/// Relabels a column of timestamps.
+fn with_zone(column: &ArrayRef, zone: Option<Arc<str>>) -> Result<ArrayRef, ArrowError> {
+    let data_type = DataType::Timestamp(unit_of(column.data_type()), zone);
+    let data = column.to_data().into_builder().data_type(data_type).build()?;
+    Ok(make_array(data))
 }

@@ -168,7 +168,12 @@ impl Object {
         if meta.size == self.size && meta.last_modified.timestamp_nanos_opt() == self.modified {
             return Ok(());
         }
+        Err(self.changed())
+    }
+
+    /// The error of [`Object::check`].
+    pub(super) fn changed(&self) -> Error {
         let message = format!("`{}` was changed while it was read", self.shown);
-        Err(Error::new(ErrorKind::Unavailable, message).with_plugin("file"))
+        Error::new(ErrorKind::Unavailable, message).with_plugin("file")
     }
 }

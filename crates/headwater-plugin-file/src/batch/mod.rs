@@ -97,7 +97,10 @@ impl BatchSource for FileBatchSource {
             if statistics::partition_excludes(&file.constants, request) {
                 continue;
             }
-            let token = |group: usize, first: u64| Token { snapshot: snapshot.number, file: index, group, first };
+            let token = |group: usize, first: u64| {
+                let (size, modified) = (file.object.size, file.object.modified);
+                Token { snapshot: snapshot.number, file: index, group, first, size, modified }
+            };
             match &file.columns {
                 Columns::Parquet => {
                     let footer = self.footers.get(&snapshot.store, &file.object).await?;
@@ -132,6 +135,9 @@ impl BatchSource for FileBatchSource {
         let gone = || Error::not_found(format!("`{relative}` in `{}` is no longer there", self.identity));
         let snapshot = snapshot.ok_or_else(gone)?;
         let file = snapshot.file(token.file, relative).ok_or_else(gone)?;
+        if (file.object.size, file.object.modified) != (token.size, token.modified) {
+            return Err(file.object.changed());
+        }
         file.object.check(&snapshot.store).await?;
         let wanted = wanted(&snapshot, request)?;
         match &file.columns {
@@ -165,13 +171,18 @@ struct Token {
     group: usize,
     /// The number of its first row.
     first: u64,
+    /// The file's size and time of change.
+    size: u64,
+    modified: Option<i64>,
 }
 
 impl Token {
-    /// Four big-endian numbers and the file's relative path.
+    /// Seven big-endian numbers and the file's relative path.
     fn encode(self, relative: &str) -> Bytes {
-        let mut out = Vec::with_capacity(32 + relative.len());
-        for number in [self.snapshot, self.file as u64, self.group as u64, self.first] {
+        let mut out = Vec::with_capacity(56 + relative.len());
+        let modified = self.modified.unwrap_or(0).cast_unsigned();
+        let known = u64::from(self.modified.is_some());
+        for number in [self.snapshot, self.file as u64, self.group as u64, self.first, self.size, modified, known] {
             out.extend_from_slice(&number.to_be_bytes());
         }
         out.extend_from_slice(relative.as_bytes());
@@ -180,12 +191,14 @@ impl Token {
 
     fn decode(bytes: &[u8]) -> Result<(Self, &str)> {
         let wrong = || Error::invalid("this fragment is not one of a source of type `file`");
-        let (numbers, relative) = bytes.split_at_checked(32).ok_or_else(wrong)?;
+        let (numbers, relative) = bytes.split_at_checked(56).ok_or_else(wrong)?;
         let mut numbers = numbers.chunks_exact(8).map(|chunk| <[u8; 8]>::try_from(chunk).map_or(0, u64::from_be_bytes));
         let mut next = || numbers.next().unwrap_or(0);
         let (snapshot, file, group, first) = (next(), next(), next(), next());
+        let (size, modified, known) = (next(), next().cast_signed(), next());
         let index = |number: u64| usize::try_from(number).map_err(|_| wrong());
         let relative = std::str::from_utf8(relative).map_err(|_| wrong())?;
-        Ok((Self { snapshot, file: index(file)?, group: index(group)?, first }, relative))
+        let modified = (known == 1).then_some(modified);
+        Ok((Self { snapshot, file: index(file)?, group: index(group)?, first, size, modified }, relative))
     }
 }

@@ -212,7 +212,15 @@ fn own_columns(format: BatchFormat, own: &SchemaRef, table: &Schema) -> Columns 
         .fields()
         .iter()
         .map(|field| {
-            table.fields().find(field.name()).map_or_else(|| Arc::clone(field), |(_, field)| Arc::clone(field))
+            let (_, told) = table.fields().find(field.name()).unwrap_or((0, field));
+            match told.data_type() {
+                // The parser knows zones by their offset alone; the column is relabelled afterwards.
+                DataType::Timestamp(unit, Some(_)) => {
+                    let data_type = DataType::Timestamp(*unit, Some("+00:00".into()));
+                    Arc::new(told.as_ref().clone().with_data_type(data_type))
+                }
+                _ => Arc::clone(told),
+            }
         })
         .collect();
     Columns::Text(Arc::new(Schema::new(fields)))
