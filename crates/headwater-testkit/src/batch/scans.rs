@@ -268,8 +268,9 @@ pub(super) async fn any_order<F: BatchFixture>(fixture: Arc<F>) -> Verdict {
     let mut fragments = opened.source.fragments(&ScanRequest::default()).await?;
     fragments.reverse();
     // Twice each, all at once.
+    fragments.extend(fragments.clone());
     let mut tasks = Vec::new();
-    for fragment in fragments.iter().chain(&fragments).cloned() {
+    for fragment in fragments {
         let source = Arc::clone(&opened.source);
         tasks.push(tokio::spawn(async move { read(source.as_ref(), &fragment, &ScanRequest::default()).await }));
     }

@@ -84,6 +84,10 @@ pub(super) async fn row_comes_back_whole<F: OnlineFixture>(fixture: Arc<F>) -> V
     // A newer version replaces all of a row, its expiry too.
     let newer = row("expires", [1], "newer");
     opened.store.put(TABLE, vec![newer.clone()]).await?;
-    same!(opened.store.get(TABLE, &[newer.key.clone()]).await?, vec![Some(newer)], "a row that was replaced");
+    same!(
+        opened.store.get(TABLE, std::slice::from_ref(&newer.key)).await?,
+        vec![Some(newer)],
+        "a row that was replaced"
+    );
     Ok(())
 }

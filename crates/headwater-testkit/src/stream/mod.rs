@@ -1,6 +1,10 @@
 //! The suite for [`StreamSource`](headwater_core::StreamSource) and [`StreamReader`](headwater_core::StreamReader).
 
+mod delivery;
 mod records;
+mod restarts;
+mod splits;
+mod worker;
 
 use std::sync::Arc;
 
@@ -13,6 +17,7 @@ use headwater_core::stream::{Payload, StreamBatch, StreamSource};
 use headwater_core::{Error, Result, SplitId};
 
 use crate::Clause;
+use crate::clause::suite;
 
 pub use records::Record;
 
@@ -89,8 +94,78 @@ pub trait StreamFixture: Send + Sync + 'static {
 
 /// The clauses of [`StreamSource`]'s and [`StreamReader`](headwater_core::StreamReader)'s contracts.
 pub fn suite(fixture: impl StreamFixture) -> Vec<Clause> {
-    let _ = fixture;
-    Vec::new()
+    suite! { fixture;
+        "stream::identity-is-stable" restarts::identity,
+            "Two configurations with equal identity read the same records;";
+        "stream::batches-are-as-declared" delivery::as_declared,
+            "What the source knows of each record beside its value, as [`StreamCapabilities::metadata`] declares it.";
+        "stream::stored-times-come-along" delivery::stored_times,
+            "The metadata column that holds the time stored with the record:";
+        "stream::discovers-splits-and-ends" restarts::discover,
+            "The position of its newest record at this moment;";
+        "stream::discovers-empty-splits" restarts::discover_empty,
+            "[`Position::START`] while it is empty;";
+        "stream::assigned-first" delivery::assigned_first,
+            "*assigned first*: a split's batches come after its `Assigned` and before its `Revoked` or `SplitEnded`;";
+        "stream::order" delivery::order,
+            "*order*: positions ascend strictly inside a split, over all batches of one assignment;";
+        "stream::completeness" delivery::completeness,
+            "*completeness*: no record between [`AssignedSplit::resume`] and [`StreamBatch::through`] is missing;";
+        "stream::through-covers-its-records" delivery::through,
+            "Everything in the split up to and including this position has been delivered.";
+        "stream::batch-records-is-the-most" delivery::batch_records,
+            "The most records in a batch.";
+        "stream::buffer-bytes-is-the-most" delivery::buffer_bytes,
+            "The most that the reader may hold ready in memory, in bytes. One record may exceed it alone.";
+        "stream::cancel-safety" delivery::cancel,
+            "*cancel safety*: dropping the future loses nothing; the event comes with the next call.";
+        "stream::lag-counts-down" delivery::lag,
+            "How far behind the end of a split its reader was when it read.";
+        "stream::waits-for-records" delivery::waits,
+            "The next event, waiting for it;";
+        "stream::finishes-when-all-is-delivered" delivery::finishes_when_delivered,
+            "A reader finishes (its `next` returns `None`) once it has delivered what there is.";
+        "stream::finished-for-ever" delivery::finished_for_ever,
+            "`None` when a bounded stream is finished, and ever after.";
+        "stream::restart-at-every-event" restarts::every_event,
+            "after a crash a reader starts again behind the last checkpoint.";
+        "stream::resumes-behind-every-record" restarts::every_record,
+            "Where it will be read on: after this position.";
+        "stream::resumes-at-the-end" restarts::at_the_end,
+            "Where it will be read on: after this position.";
+        "stream::positions-are-stable" restarts::stable_positions,
+            "Every record carries the same split and position each time it is delivered,";
+        "stream::uncommitted-comes-again" restarts::crash_commits_nothing,
+            "What was read and not committed will be read again.";
+        "stream::later-run-reads-what-was-added" restarts::later_run,
+            "after a crash a reader starts again behind the last checkpoint.";
+        "stream::start-earliest" restarts::earliest,
+            "At the oldest record.";
+        "stream::start-latest-loses-nothing" restarts::latest,
+            "so that `latest` loses nothing when the job dies early.";
+        "stream::start-at-a-time" restarts::start_at,
+            "At the first record stored at this time or later.";
+        "stream::new-split-begins-at-its-beginning" restarts::new_split,
+            "A split that appears later begins at its beginning.";
+        "stream::ended-after-all-records" splits::ended_after_all_records,
+            "All records of a closed split have been delivered.";
+        "stream::parents-first" splits::parents_first,
+            "*parents first*: a split is not handed out before `End` of all its parents is committed, or they are gone;";
+        "stream::children-are-read" splits::children_complete,
+            "All of it, and it is closed: its children may be read.";
+        "stream::ended-once" splits::ended_once,
+            "*ended once*: a split whose [`Progress::End`] is checkpointed is not handed out again;";
+        "stream::closed-splits-are-said" splits::closed_is_said,
+            "No record will be added to it.";
+        "stream::foreign-commits-are-ignored" splits::foreign_commits,
+            "Commits for splits that are not this reader's (any more) are ignored.";
+        "stream::readers-share-splits" splits::shared,
+            "Several readers of one group share the splits.";
+        "stream::revoked-when-acknowledged" splits::slow_sink,
+            "The next call of `next` acknowledges.";
+        "stream::random-lives" restarts::random,
+            "Every record carries the same split and position each time it is delivered, and that is all the engine needs to count it once.";
+    }
 }
 
 /// What a stream source's factory is given: the records' time column and encoding.
