@@ -33,8 +33,11 @@ async fn main() -> Result<()> {
         value: vec![7; 60].into(),
         expiry: Some(i64::MAX),
     };
-    for (what, with_sync) in [("first", false), ("again", false), ("again, a sync after every put", true)] {
-        let batches = (0..PUTS).map(|put| (0..ROWS_PER_PUT).map(|n| row(put * ROWS_PER_PUT + n)).collect::<Vec<_>>());
+    let passes = [("into an empty table", false), ("each newer", false), ("each newer, a sync after every put", true)];
+    for (pass, (what, with_sync)) in (0..).zip(passes) {
+        let first = pass * PUTS * ROWS_PER_PUT;
+        let batches =
+            (0..PUTS).map(|put| (0..ROWS_PER_PUT).map(|n| row(first + put * ROWS_PER_PUT + n)).collect::<Vec<_>>());
         let batches = batches.collect::<Vec<_>>();
         let start = Instant::now();
         for rows in batches {
