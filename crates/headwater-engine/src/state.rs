@@ -117,6 +117,11 @@ impl State {
         }
     }
 
+    /// When it was applied.
+    pub(crate) fn applied_at(&self) -> Micros {
+        self.applied_at
+    }
+
     /// Generations that are no longer current and whose rows were not dropped yet: (view, generation).
     pub(crate) fn previous(&self) -> Vec<(String, String)> {
         self.previous.iter().map(|previous| (previous.view.clone(), previous.generation.clone())).collect()

@@ -21,7 +21,7 @@ use serde_json::Value;
 use crate::cast;
 
 /// A time as RFC 3339 with `Z` and no, three or six digits of fraction.
-pub(crate) fn format_time(time: Micros) -> String {
+pub fn format_time(time: Micros) -> String {
     match DateTime::from_timestamp_micros(time) {
         Some(time) => time.to_rfc3339_opts(SecondsFormat::AutoSi, true),
         // Some 260,000 years away: beyond what RFC 3339 can say.

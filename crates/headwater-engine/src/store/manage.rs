@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
 
+use headwater_core::offline::LogId;
 use headwater_core::{Error, ErrorKind, Result};
 use serde::Serialize;
 
 use super::{Current, FeatureStore};
+use crate::ingest::DEAD_LETTERS;
 use crate::plan::Plan;
-use crate::rows::{Serving, table_prefix};
+use crate::project::Project;
+use crate::rows::{Serving, table_prefix, values_table};
 use crate::state::{Lock, State, plan};
 
 /// What a compaction did to one log.
@@ -68,15 +71,17 @@ impl FeatureStore {
         Ok(plan)
     }
 
-    /// Merges small pieces of the logs of this project's views. Rows stay what they were; jobs may run.
+    /// Merges small pieces of the logs of this project's views, and of their dead letters. Rows stay what they were; jobs
+    /// may run. Newest values of generations that no longer serve are dropped; their logs stay.
     ///
     /// # Errors
     /// Those of the offline store.
     pub async fn compact(&self) -> Result<Vec<Compacted>> {
         let project = self.project().await?;
+        self.drop_outdated(&project).await?;
         let mut out = Vec::new();
         for log in project.offline.logs().await? {
-            if project.views.iter().any(|view| view.name == log.view) {
+            if belongs(&log, project.views.iter().map(|view| view.name.as_str())) {
                 let done = project.offline.compact(&log).await?;
                 out.push(Compacted {
                     view: log.view,
@@ -87,6 +92,39 @@ impl FeatureStore {
             }
         }
         Ok(out)
+    }
+
+    async fn drop_outdated(&self, project: &Project) -> Result<()> {
+        let Some(state) = State::read(&self.registry_path())? else { return Ok(()) };
+        let name = &project.definitions.project;
+        let serving = Serving::read(project.online.as_ref(), name).await?;
+        for (view, generation) in state.previous() {
+            let current = project.views.iter().any(|known| known.name == view && known.generation == generation);
+            // Until a newer generation serves, or the view is gone, this one does.
+            let superseded = match serving.get(&view) {
+                Some(serving) => serving.generation != generation,
+                None => false,
+            };
+            let removed = project.views.iter().all(|known| known.name != view);
+            if !current && (superseded || removed) {
+                project.online.drop_table(&values_table(name, &view, &generation)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Starts new generations of these views.
+    pub(super) async fn renew(&self, views: &[&str]) -> Result<Arc<Project>> {
+        let path = self.registry_path();
+        let lock = Lock::take(&path)?;
+        let mut state = State::read(&path)?.ok_or_else(|| Error::not_found("nothing was applied yet"))?;
+        for view in views {
+            state.renew(view, self.clock.now())?;
+        }
+        let current = Arc::new(self.open_state(&state).await?);
+        lock.write(&state)?;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&current));
+        Ok(Arc::clone(&current.project))
     }
 
     /// Removes what this project keeps: its tables in the online store, its views' logs in the offline store, its
@@ -117,7 +155,7 @@ impl FeatureStore {
             views.extend(state.previous().into_iter().map(|(view, _)| view));
         }
         for log in offline.logs().await? {
-            if views.contains(&log.view) {
+            if belongs(&log, views.iter().map(String::as_str)) {
                 offline.remove(&log).await?;
                 removed.logs.push(log.to_string());
             }
@@ -136,6 +174,18 @@ impl FeatureStore {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = None;
         Ok(removed)
     }
+}
+
+/// Whether a log is one of these views', or of their dead letters.
+fn belongs<'a>(log: &LogId, mut views: impl Iterator<Item = &'a str>) -> bool {
+    views.any(|view| {
+        log.view == view
+            || log.view == DEAD_LETTERS
+                && log
+                    .generation
+                    .strip_prefix(view)
+                    .is_some_and(|rest| rest.strip_prefix('-').is_some_and(|generation| !generation.contains('-')))
+    })
 }
 
 /// Names a serving generation for views that have none, or have nothing to wait for.

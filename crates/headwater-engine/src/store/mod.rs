@@ -22,11 +22,14 @@
 //! [`FeatureStore::warnings`] tells where the two differ.
 
 mod features;
+mod history;
+mod jobs;
 mod json;
 mod manage;
 mod materialize;
 mod online;
 mod push;
+mod reset;
 #[cfg(test)]
 mod tests;
 
@@ -39,17 +42,22 @@ use headwater_core::options::Config;
 use headwater_core::plugin::OpenContext;
 use headwater_core::time::SystemClock;
 use headwater_core::{Clock, Error, Micros, OfflineStore, OnlineStore, Registry, Result};
+use sha2::{Digest, Sha256};
 
 pub use features::Features;
-pub use json::{EntityColumns, parse_time};
+pub use jobs::{Status, ViewStatus};
+pub use json::{EntityColumns, format_time, parse_time};
 pub use manage::{Compacted, Teardown};
 pub use materialize::{MaterializeProgress, Materialized, Reporter};
 pub use online::{Entities, FeatureStatus, OnlineColumn, OnlineFeatures};
 pub use push::{PushTarget, Pushed};
+pub use reset::{Reset, ResetKind, ResetView};
 
 use crate::definitions;
+use crate::history::{EntityRows, HistoryOptions, TrainingSet};
 use crate::project::Project;
 use crate::state::State;
+use crate::view::View;
 use materialize::Interval;
 use online::ServingCache;
 
@@ -69,6 +77,10 @@ pub struct FeatureStore {
 #[derive(Debug)]
 struct Current {
     project: Arc<Project>,
+    /// Tells these definitions from others, for the status of jobs.
+    fingerprint: String,
+    /// When they were applied.
+    applied: Micros,
     warnings: Vec<String>,
     serving: ServingCache,
 }
@@ -238,6 +250,26 @@ impl FeatureStore {
         .await
     }
 
+    /// The training set: these entity rows, each with the values that were known at its time.
+    ///
+    /// What counts is the rule of [`crate::history`]: per view the newest row at or before the entity row's time, no older
+    /// than the view's ttl. Every entity row comes out, in order, with all its columns, then the features in the
+    /// request's order. History is the view's batch source, and its log where it says `offline: true`.
+    ///
+    /// # Errors
+    /// `NotFound` for unknown names; `Invalid` for names that would meet in the output, and for entity rows without join
+    /// keys; else as [`crate::history::join`].
+    pub async fn get_historical_features(
+        &self,
+        entities: EntityRows,
+        features: impl Into<Features>,
+        full_feature_names: bool,
+        options: HistoryOptions,
+    ) -> Result<TrainingSet> {
+        let project = self.project().await?;
+        history::get_historical_features(&project, entities, &features.into(), full_feature_names, options).await
+    }
+
     /// Writes the newest batch rows from `start` to `end`, both inclusive, to the online store: of these views, or of all
     /// that are served online and have a batch source.
     ///
@@ -344,7 +376,10 @@ impl FeatureStore {
                 .push("the definitions differ from those applied last, which are used: see `headwater plan`".into());
         }
         let (online, offline) = self.open_stores(&definitions)?;
+        let fingerprint = fingerprint(&definitions, &views)?;
         Ok(Current {
+            fingerprint,
+            applied: state.applied_at(),
             project: Arc::new(Project {
                 definitions,
                 registry: self.registry.clone(),
@@ -393,4 +428,12 @@ impl FeatureStore {
     fn registry_path(&self) -> PathBuf {
         self.given.base_dir.join(&self.given.registry)
     }
+}
+
+/// A short text that differs where definitions or generations do.
+fn fingerprint(definitions: &Definitions, views: &[View]) -> Result<String> {
+    let text = serde_json::to_vec(definitions)
+        .map_err(|error| Error::unexpected("the definitions cannot be written").with_source(error))?;
+    let hash = views.iter().fold(Sha256::new().chain_update(text), |hash, view| hash.chain_update(&view.generation));
+    Ok(hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect())
 }

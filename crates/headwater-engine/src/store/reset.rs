@@ -1,0 +1,243 @@
+//! Moving where a source is read on.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{BinaryArray, RecordBatch};
+use headwater_core::definitions::SourceKind;
+use headwater_core::offline::{Append, LogEnd, LogRange};
+use headwater_core::stream::{FixedCheckpoints, ReaderContext, StartPosition, StreamEvent};
+use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId, StreamSource};
+use serde::Serialize;
+
+use super::FeatureStore;
+use crate::ingest::{Checkpoint, Counts, JobState, jobs, load_checkpoints};
+use crate::project::Project;
+use crate::rows::{checkpoints_table, log_rows};
+use crate::view::{View, ViewRows};
+
+/// The metadata of a piece of a log that skips records: the position after which they are missing.
+pub(super) const SKIPPED: &str = "skipped_after";
+
+/// How long a source may take to say where its splits begin.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a reset did.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reset {
+    /// The source.
+    pub source: String,
+    /// Its views.
+    pub views: Vec<ResetView>,
+}
+
+/// What a reset did to one view.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ResetView {
+    /// The view.
+    pub view: String,
+    /// The generation that its next rows belong to.
+    pub generation: String,
+    /// Whether it went forward or back.
+    pub what: ResetKind,
+    /// How many splits were moved.
+    pub splits: usize,
+}
+
+/// Which way a reset went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ResetKind {
+    /// Records were skipped.
+    Forward,
+    /// Records are read again, into a new generation.
+    Back,
+}
+
+impl fmt::Display for ResetKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Forward => "forward: records are skipped",
+            Self::Back => "back: read again into a new generation",
+        })
+    }
+}
+
+/// Where a view stands in each split.
+struct Standing {
+    checkpoints: BTreeMap<SplitId, Checkpoint>,
+    ends: BTreeMap<SplitId, LogEnd>,
+}
+
+impl Standing {
+    async fn read(project: &Project, view: &View) -> Result<Self> {
+        let checkpoints = load_checkpoints(project.online.as_ref(), &project.definitions.project, view).await?;
+        let ends = if view.offline { project.offline.ends(&view.log()).await? } else { BTreeMap::new() };
+        Ok(Self { checkpoints, ends })
+    }
+
+    fn log_end(&self, split: &SplitId) -> Position {
+        self.ends.get(split).map_or(Position::START, |end| end.through.clone())
+    }
+}
+
+impl FeatureStore {
+    /// Makes the next job of a stream source read on elsewhere: forward, skipping records, or back, reading records
+    /// again into a new generation of the source's views, beside the old one, which serves until a job has caught up.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown source; `Invalid` for one that is no stream or feeds no view; `Conflict` while a worker
+    /// runs; `Unavailable` where the source does not say where its splits begin; those of source and stores. What was
+    /// not moved then is moved by calling again.
+    pub async fn reset(&self, source: &str, to: StartPosition) -> Result<Reset> {
+        let project = self.project().await?;
+        if !matches!(project.source(source)?.kind, SourceKind::Stream(_)) {
+            return Err(Error::invalid(format!("source `{source}` is no stream: there is nothing to reset")));
+        }
+        let views = fed_by(&project, source);
+        if views.is_empty() {
+            return Err(Error::invalid(format!(
+                "no feature view has the source `{source}`: there is nothing to reset"
+            )));
+        }
+        if let Some(job) =
+            jobs(&project).await?.iter().find(|job| job.source == source && job.state == JobState::Running)
+        {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("worker `{}` of source `{source}` is running: stop it first", job.worker),
+            ));
+        }
+        let targets = starts(&project, source, project.stream_source(source)?.as_ref(), to).await?;
+
+        let mut standings = Vec::with_capacity(views.len());
+        for view in &views {
+            standings.push(Standing::read(&project, view).await?);
+        }
+        let back = standings.iter().any(|standing| {
+            targets.iter().any(|(split, target)| {
+                standing.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
+            })
+        });
+        let (views, standings) = if back {
+            let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
+            let project = self.renew(&names).await?;
+            let empty = |_: &Arc<View>| Standing { checkpoints: BTreeMap::new(), ends: BTreeMap::new() };
+            let views = fed_by(&project, source);
+            let standings = views.iter().map(empty).collect();
+            (views, standings)
+        } else {
+            (views, standings)
+        };
+        let mut out = Reset { source: source.to_owned(), views: Vec::with_capacity(views.len()) };
+        for (view, standing) in views.iter().zip(standings) {
+            let splits = move_view(&project, view, standing, &targets).await?;
+            let what = if back { ResetKind::Back } else { ResetKind::Forward };
+            out.views.push(ResetView { view: view.name.clone(), generation: view.generation.clone(), what, splits });
+        }
+        project.online.sync().await?;
+        Ok(out)
+    }
+}
+
+fn fed_by(project: &Project, source: &str) -> Vec<Arc<View>> {
+    let fed = |view: &&Arc<View>| view.stream.as_ref().is_some_and(|stream| stream.source == source);
+    project.views.iter().filter(fed).cloned().collect()
+}
+
+/// Where each split would begin if it had never been read.
+async fn starts(
+    project: &Project,
+    name: &str,
+    source: &dyn StreamSource,
+    to: StartPosition,
+) -> Result<BTreeMap<SplitId, Position>> {
+    let splits = source.discover().await?;
+    let mut reader = source
+        .subscribe(ReaderContext {
+            group: format!("{}.{name}.reset", project.definitions.project),
+            start: to,
+            checkpoints: Arc::new(FixedCheckpoints::default()),
+            buffer_bytes: 1 << 20,
+            batch_records: 1,
+            refresh: Duration::from_secs(10),
+            clock: Arc::clone(&project.clock),
+        })
+        .await?;
+    let mut starts = BTreeMap::new();
+    let ask = async {
+        while splits.iter().any(|info| info.parents.is_empty() && !starts.contains_key(&info.split)) {
+            match reader.next().await? {
+                Some(StreamEvent::Assigned(assigned)) => {
+                    starts.extend(assigned.into_iter().map(|split| (split.split, split.resume)));
+                }
+                Some(_) => {}
+                None => break,
+            }
+        }
+        Ok(())
+    };
+    let answered = tokio::time::timeout(PATIENCE, ask).await;
+    if let Err(error) = reader.close().await {
+        tracing::warn!(%error, "the reader did not leave in good order");
+    }
+    match answered {
+        Ok(answered) => answered.map(|()| starts),
+        Err(_) => Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("source `{name}` did not say within {} s where its splits begin", PATIENCE.as_secs()),
+        )),
+    }
+}
+
+/// Moves a view on to `targets`: first its log, so that a checkpoint never speaks of what the log lacks.
+async fn move_view(
+    project: &Project,
+    view: &Arc<View>,
+    standing: Standing,
+    targets: &BTreeMap<SplitId, Position>,
+) -> Result<usize> {
+    let mut rows = Vec::new();
+    for (split, target) in targets {
+        let log_end = standing.log_end(split);
+        if view.offline && log_end < *target {
+            let mut metadata = standing.ends.get(split).map(|end| end.metadata.clone()).unwrap_or_default();
+            metadata.insert(SKIPPED.to_owned(), log_end.to_string());
+            let nothing = log_rows(&ViewRows {
+                rows: RecordBatch::new_empty(view.schema()),
+                origin: Origin::Stream,
+                split: split.clone(),
+                positions: BinaryArray::from(Vec::<&[u8]>::new()),
+                ordinals: None,
+            })?;
+            let range = LogRange { after: log_end, through: target.clone() };
+            match project.offline.append(&view.log(), split, nothing, range, metadata).await? {
+                Append::Published => {}
+                Append::Conflict => {
+                    return Err(Error::new(
+                        ErrorKind::Conflict,
+                        format!("somebody else writes split `{split}` of view `{}`: stop it first", view.name),
+                    ));
+                }
+            }
+        }
+        let before = standing.checkpoints.get(split);
+        if before.is_none_or(|before| before.through < *target) {
+            let checkpoint = Checkpoint {
+                through: target.clone(),
+                ended: false,
+                from: before.map_or_else(|| target.clone(), |before| before.from.clone()),
+                newest: before.and_then(|before| before.newest),
+                counts: before.map_or_else(Counts::default, |before| before.counts),
+            };
+            rows.push(checkpoint.to_row(view, split)?);
+        }
+    }
+    let moved = rows.len();
+    if moved > 0 {
+        project.online.put(&checkpoints_table(&project.definitions.project), rows).await?;
+    }
+    Ok(moved)
+}
