@@ -24,7 +24,7 @@
 //! reported as ignored with the reason, never as passed. Storage that cannot do something says so with
 //! [`ErrorKind::Unsupported`](headwater_core::ErrorKind::Unsupported).
 //!
-//! The suites are tested themselves: `tests/broken.rs` holds implementations with one fault each, and each fails just
+//! The suites are tested themselves: `tests/suites` holds implementations with one fault each, and each fails just
 //! the clause that it breaks.
 
 mod clause;
@@ -33,6 +33,7 @@ mod random;
 mod rows;
 
 pub mod batch;
+pub mod faults;
 pub mod offline;
 pub mod online;
 pub mod plugin;

@@ -39,6 +39,9 @@ pub(super) async fn order<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
     worker.read(&harness.everything()).await?;
     let mut last: BTreeMap<_, (Position, i64)> = BTreeMap::new();
     for entry in &worker.log {
+        if let Entry::Assigned { split, .. } = entry {
+            last.remove(split);
+        }
         let Entry::Record { split, position, number } = entry else { continue };
         if let Some((before, number_before)) = last.insert(split.clone(), (position.clone(), *number)) {
             ensure!(before < *position, "in {split} the position {position:?} comes after {before:?}");

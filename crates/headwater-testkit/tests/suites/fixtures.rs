@@ -10,6 +10,7 @@ use headwater_core::memory::{MemoryBatchSource, MemoryOfflineStore, MemoryOnline
 use headwater_core::plugin::OpenContext;
 use headwater_core::{BatchSource, OfflineStore, OnlineStore, Result, SplitId, StreamSource};
 use headwater_testkit::batch::BatchFixture;
+use headwater_testkit::faults::ShuffledStream;
 use headwater_testkit::offline::OfflineFixture;
 use headwater_testkit::online::OnlineFixture;
 use headwater_testkit::stream::{Record, StreamFixture};
@@ -83,6 +84,8 @@ impl BatchFixture for Batch {
 pub(crate) struct Stream {
     pub(crate) bounded: bool,
     pub(crate) rows: bool,
+    /// Delivered as unkindly as the contract allows.
+    pub(crate) shuffled: bool,
 }
 
 fn split(index: usize) -> SplitId {
@@ -106,7 +109,8 @@ impl StreamFixture for Stream {
     }
 
     async fn open(&self, stream: &MemoryStreamSource, _: &OpenContext) -> Result<Arc<dyn StreamSource>> {
-        Ok(Arc::new(stream.clone()))
+        let stream = Arc::new(stream.clone());
+        Ok(if self.shuffled { Arc::new(ShuffledStream::new(stream, 7)) } else { stream })
     }
 
     fn split(&self, _: &MemoryStreamSource, index: usize) -> SplitId {

@@ -50,8 +50,9 @@ fn main() -> ExitCode {
         offline::suite(Offline),
         batch::suite(Batch),
         named("encoded", stream::suite(Stream::default())),
-        named("rows", stream::suite(Stream { rows: true, bounded: false })),
-        named("bounded", stream::suite(Stream { rows: false, bounded: true })),
+        named("rows", stream::suite(Stream { rows: true, ..Stream::default() })),
+        named("bounded", stream::suite(Stream { bounded: true, ..Stream::default() })),
+        named("shuffled", stream::suite(Stream { shuffled: true, ..Stream::default() })),
     ];
     let clauses = references.into_iter().flatten().collect::<Vec<_>>();
     let stray = quotes(&clauses);
