@@ -5,6 +5,7 @@ mod config;
 mod error;
 mod names;
 mod producer;
+mod sizes;
 mod stream;
 mod union;
 

@@ -19,6 +19,7 @@ use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::location::Object;
 use crate::error;
+use crate::sizes::{count, decoded_bytes};
 use crate::union::Alignment;
 
 /// The memory that remembered footers may take.
@@ -149,15 +150,10 @@ pub(super) fn read(
 
 /// How many rows make a batch of a few megabytes.
 fn batch_rows(footer: &ArrowReaderMetadata, group: usize, mask: &ProjectionMask) -> usize {
-    const BATCH_BYTES: i64 = 4 << 20;
+    const BATCH_BYTES: u64 = 4 << 20;
     let Some(group) = footer.metadata().row_groups().get(group) else { return 8192 };
-    let bytes: i64 = group
-        .columns()
-        .iter()
-        .enumerate()
-        .filter(|(leaf, _)| mask.leaf_included(*leaf))
-        .map(|(_, chunk)| chunk.uncompressed_size())
-        .sum();
-    let row = (bytes / group.num_rows().max(1)).max(1);
+    let asked = group.columns().iter().enumerate().filter(|(leaf, _)| mask.leaf_included(*leaf));
+    let bytes: u64 = asked.map(|(_, chunk)| decoded_bytes(chunk)).sum();
+    let row = (bytes / count(group.num_rows()).max(1)).max(1);
     usize::try_from(BATCH_BYTES / row).unwrap_or(usize::MAX).clamp(1024, 65_536)
 }

@@ -51,6 +51,8 @@ pub(super) async fn infer(
         BatchFormat::Csv => Format::default()
             .with_header(true)
             .with_delimiter(delimiter)
+            // The end of the head may lie in the midst of a quoted field with newlines.
+            .with_truncated_rows(end < object.size)
             .infer_schema(reader, None)
             .map(|(schema, _)| schema),
         BatchFormat::Ndjson | BatchFormat::Parquet => infer_json_schema(reader, None).map(|(schema, _)| schema),

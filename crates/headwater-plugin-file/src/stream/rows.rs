@@ -15,6 +15,7 @@ use super::lines::fixed_positions;
 use super::pass::{Limits, Outcome, Task};
 use super::tree::{Stamp, is_complete, position};
 use crate::error;
+use crate::sizes::{count, decoded_bytes};
 use crate::union::{Alignment, common_type};
 
 /// Delivers the rows behind row `task.from`, with the columns of `schema`.
@@ -89,10 +90,6 @@ pub(super) fn read(task: &Task, schema: &SchemaRef) -> Result<Outcome> {
     Ok(Outcome::Read(stamp))
 }
 
-fn count(rows: i64) -> u64 {
-    u64::try_from(rows).unwrap_or(0)
-}
-
 fn align(task: &Task, schema: &SchemaRef, builder: &ParquetRecordBatchReaderBuilder<File>) -> Result<Alignment> {
     let path = task.path.to_string_lossy();
     for field in builder.schema().fields() {
@@ -116,10 +113,10 @@ fn batch_rows(metadata: &ParquetMetaData, groups: &[usize], limits: Limits) -> u
     let widest = groups
         .iter()
         .filter_map(|index| metadata.row_groups().get(*index))
-        .map(|group| count(group.total_byte_size()) / count(group.num_rows()).max(1))
+        .map(|group| group.columns().iter().map(decoded_bytes).sum::<u64>() / count(group.num_rows()).max(1))
         .max()
         .unwrap_or(0);
-    // Encoded sizes are smaller than columns in memory; 16 bytes hold a position and its offset.
-    let row = usize::try_from(widest).unwrap_or(usize::MAX).saturating_mul(2).saturating_add(16);
+    // 16 bytes hold a position and its offset.
+    let row = usize::try_from(widest).unwrap_or(usize::MAX).saturating_add(16);
     (limits.bytes / row).clamp(1, limits.records)
 }

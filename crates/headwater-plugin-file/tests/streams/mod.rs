@@ -93,9 +93,6 @@ impl StreamFixture for Files {
         if self.files == Stream::File && splits != 1 {
             return Err(Error::unsupported("one file is one split"));
         }
-        if self.files == Stream::Parquet && !self.follow && splits > 0 {
-            return Err(Error::unsupported("a Parquet file is there with its rows or not at all"));
-        }
         let folder = tempfile::tempdir().map_err(fault)?;
         fs::create_dir(folder.path().join("data")).map_err(fault)?;
         let stream = Folder { folder, splits: Mutex::new(splits) };

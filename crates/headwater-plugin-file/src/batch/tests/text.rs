@@ -104,6 +104,16 @@ async fn long_files_come_in_batches_across_fetches() {
 }
 
 #[tokio::test]
+async fn the_part_that_is_looked_at_may_end_inside_a_quoted_field() {
+    let folder = Folder::new();
+    let text = "words\n".repeat(1 << 20);
+    let source = table(&folder.write("t.csv", format!("text,id\n\"{text}\",1\nb,2\n")));
+    let all = scan(&source, &columns(["id", "text"])).await.unwrap();
+    assert_eq!(texts(&all.rows["id"]), [Some("1".to_owned()), Some("2".to_owned())]);
+    assert_eq!(texts(&all.rows["text"])[0].as_deref(), Some(text.as_str()));
+}
+
+#[tokio::test]
 async fn values_that_do_not_fit_are_an_error_that_names_the_file() {
     let folder = Folder::new();
     let head = format!("1,{}\n", "x".repeat(8000)).repeat((5 << 20) / 8000);
