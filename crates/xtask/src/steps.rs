@@ -1,0 +1,154 @@
+//! What `cargo xtask test` runs, in this order.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use crate::run::{Context, Outcome, Step, Tests, all};
+use crate::tidy;
+
+/// The steps. Slow ones stand at the end; add yours there.
+pub(crate) const STEPS: &[Step] = &[
+    Step { name: "fmt", about: "formatting", run: |context| context.cargo(["fmt", "--all", "--check"]) },
+    Step {
+        name: "tidy",
+        about: "layout, manifests and invariants",
+        run: |context| checked(tidy::check(&context.root)),
+    },
+    Step {
+        name: "dependencies",
+        about: "what the crates must not pull in",
+        run: |context| checked(dependencies(context)),
+    },
+    Step {
+        name: "clippy",
+        about: "lints",
+        run: |context| context.cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    },
+    Step { name: "doc", about: "documentation and its links", run: doc },
+    Step { name: "tests", about: "unit tests, conformance suites, tests across crates, doctests", run: tests },
+    Step { name: "features", about: "each feature of the facade by itself", run: features },
+    Step {
+        name: "driver_stats",
+        about: "README's first command",
+        run: |context| context.cargo(["run", "-p", "driver_stats"]),
+    },
+    Step { name: "staticlib", about: "every plugin reaches a program that C links", run: staticlib },
+    Step {
+        name: "linkage-release",
+        about: "every plugin is linked without LTO",
+        run: |context| linkage(context, "without-lto"),
+    },
+    Step { name: "linkage-lto", about: "every plugin is linked with LTO", run: |context| linkage(context, "release") },
+    Step { name: "flights", about: "3,000,000 real flights through the whole path", run: flights },
+];
+
+fn checked(faults: Result<Vec<String>, String>) -> Outcome {
+    match faults {
+        Ok(faults) if faults.is_empty() => Outcome::Passed(Tests::default()),
+        Ok(faults) => Outcome::Failed(faults.join("\n  "), Tests::default()),
+        Err(why) => Outcome::Failed(why, Tests::default()),
+    }
+}
+
+fn doc(context: &Context) -> Outcome {
+    let mut command = context.command("cargo");
+    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    context.run(command)
+}
+
+fn tests(context: &Context) -> Outcome {
+    context.cargo(["test", "--workspace", "--no-fail-fast"])
+}
+
+/// Checks the facade with no feature and with each alone: a workspace build has them all and hides what is missing.
+fn features(context: &Context) -> Outcome {
+    let manifest = context.root.join("crates/headwater/Cargo.toml");
+    let text = match std::fs::read_to_string(&manifest) {
+        Ok(text) => text,
+        Err(error) => return Outcome::Failed(format!("{}: {error}", manifest.display()), Tests::default()),
+    };
+    let features =
+        tidy::section(&text, "features").filter_map(|line| line.split_once('=')).map(|(name, _)| name.trim());
+    let features = features.filter(|name| !matches!(*name, "default" | "full")).collect::<Vec<_>>();
+    let check = ["check", "-p", "headwater", "--lib", "--no-default-features"];
+    let none = std::iter::once(context.cargo(check));
+    all(none.chain(features.iter().map(|name| context.cargo(check.iter().chain(&["--features", name])))))
+}
+
+/// What no build of a crate may contain.
+const FORBIDDEN: [(&str, &[&str]); 2] = [
+    (
+        "headwater-core",
+        &[
+            "tokio",
+            "reqwest",
+            "hyper",
+            "rustls",
+            "native-tls",
+            "openssl",
+            "rusqlite",
+            "rdkafka",
+            "object_store",
+            "parquet",
+        ],
+    ),
+    (
+        "headwater-engine",
+        &["reqwest", "hyper", "rustls", "native-tls", "openssl", "rusqlite", "rdkafka", "datafusion-sql"],
+    ),
+];
+
+fn dependencies(context: &Context) -> Result<Vec<String>, String> {
+    let tree = |arguments: &[&str]| -> Result<BTreeSet<String>, String> {
+        let mut command = context.command("cargo");
+        command.args(["tree", "--prefix", "none", "--edges", "normal", "--format", "{p}"]).args(arguments);
+        Ok(context.output(command)?.lines().map(|line| line.trim_end_matches(" (*)").to_owned()).collect())
+    };
+    let mut faults = Vec::new();
+    for (package, forbidden) in FORBIDDEN {
+        for found in tree(&["-p", package])? {
+            let name = found.split(' ').next().unwrap_or_default();
+            if forbidden.contains(&name) || name.starts_with("aws-") {
+                faults.push(format!("{package} depends on {name}"));
+            }
+        }
+    }
+    let everything = tree(&["--workspace"])?;
+    for single in ["arrow", "parquet", "object_store"] {
+        let versions = everything.iter().filter(|line| line.split(' ').next() == Some(single)).collect::<Vec<_>>();
+        if versions.len() > 1 {
+            faults.push(format!("there are several versions of {single}, and their types differ: {versions:?}"));
+        }
+    }
+    Ok(faults)
+}
+
+fn linkage(context: &Context, profile: &str) -> Outcome {
+    context.cargo(["test", "-p", "headwater", "--profile", profile, "--test", "linkage"])
+}
+
+fn staticlib(context: &Context) -> Outcome {
+    let compiler = std::env::var_os("CC").unwrap_or_else(|| "cc".into());
+    let folder: PathBuf = match context.folder("staticlib") {
+        Ok(folder) => folder,
+        Err(why) => return Outcome::Failed(why, Tests::default()),
+    };
+    let program = folder.join("linkage");
+    let mut compile = context.command(compiler);
+    compile.arg("-o").arg(&program).arg(context.root.join("tests/linkage/main.c"));
+    compile.arg(context.debug("libheadwater_linkage.a"));
+    compile.args(["-lpthread", "-ldl", "-lm"]);
+    let mut build = context.command("cargo");
+    build.args(["build", "-p", "headwater-linkage"]);
+    all([build, compile, context.command(&program)].into_iter().map(|command| context.run(command)))
+}
+
+/// The data comes from a package registry, through its own client.
+fn flights(context: &Context) -> Outcome {
+    let mut npm = context.command("npm");
+    npm.arg("--version");
+    if let Err(why) = context.output(npm) {
+        return Outcome::NotRun(format!("the data comes with npm: {why}"));
+    }
+    context.cargo(["run", "--release", "-p", "flights"])
+}
