@@ -63,6 +63,7 @@ macro_rules! plugins {
 
 plugins! {
     "file" => headwater_plugin_file,
+    "parquet" => headwater_plugin_parquet,
     "sql" => headwater_plugin_sql,
     "sqlite" => headwater_plugin_sqlite,
 }

@@ -11,6 +11,7 @@ const EXPECTED: &[(&str, bool)] = &[
     ("kafka", false),
     ("kinesis", false),
     ("memory", true),
+    ("parquet", cfg!(feature = "parquet")),
     ("sql", cfg!(feature = "sql")),
     ("sqlite", cfg!(feature = "sqlite")),
 ];
