@@ -47,13 +47,12 @@ struct Version {
 #[derive(Debug, Serialize, Deserialize)]
 struct Journal {
     format: u32,
+    /// Names the merged file until it takes the first one's place, and stands in its footer.
     id: String,
     split: String,
     /// The position that the first file begins after, and the content that is to be replaced.
     first: String,
     first_tag: Tag,
-    /// The merged file, until it takes the first one's place.
-    staged: String,
     others: Vec<Other>,
 }
 
@@ -108,6 +107,10 @@ fn journal_path(log: &Log) -> String {
     format!("{}/{JOURNAL}", log.folder)
 }
 
+fn staged_path(log: &Log, id: Uuid) -> String {
+    format!("{}/{STAGED}{id}", log.folder)
+}
+
 /// Neighbours that make up no more than one merged file, as ranges of `sizes`.
 fn plan(sizes: impl Iterator<Item = u64>) -> Vec<Range<usize>> {
     let mut groups = Vec::new();
@@ -147,19 +150,19 @@ async fn clean(log: &Log) -> Result<()> {
 /// Merges one group; `false` where another compaction was faster.
 async fn merge(log: &Log, split: &SplitId, group: &[Arc<Footer>]) -> Result<bool> {
     let (Some(first), Some(last)) = (group.first(), group.last()) else { return Ok(false) };
-    let id = Uuid::new_v4().to_string();
-    let staged = format!("{STAGED}{id}");
+    let id = Uuid::new_v4();
+    let staged = staged_path(log, id);
     let piece = Piece {
         after: first.piece.after.clone(),
         through: last.piece.through.clone(),
         metadata: last.piece.metadata.clone(),
         moved: None,
-        compaction: Some(id.clone()),
+        compaction: Some(id.to_string()),
     };
 
     let mut files = Vec::with_capacity(group.len());
     let mut others = Vec::with_capacity(group.len());
-    let mut row = 0;
+    let mut row: u64 = 0;
     for footer in group {
         let Some((bytes, tag)) = log.storage.read(&footer.entry.path).await? else { return Ok(false) };
         if tag != footer.entry.tag {
@@ -169,7 +172,7 @@ async fn merge(log: &Log, split: &SplitId, group: &[Arc<Footer>]) -> Result<bool
         if !Arc::ptr_eq(footer, first) {
             others.push(Other { after: footer.piece.after.to_string(), tag, row });
         }
-        row += footer.rows();
+        row = row.saturating_add(footer.rows());
     }
     let schema = union(group.iter().map(|footer| &footer.schema));
     let format = log.format;
@@ -187,18 +190,17 @@ async fn merge(log: &Log, split: &SplitId, group: &[Arc<Footer>]) -> Result<bool
 
     let journal = Journal {
         format: FORMAT,
-        id,
+        id: id.to_string(),
         split: split.to_string(),
         first: first.piece.after.to_string(),
         first_tag: first.entry.tag.clone(),
-        staged: staged.clone(),
         others,
     };
     let journal = serde_json::to_vec(&journal)
         .map_err(|error| Error::unexpected("the journal of a compaction as JSON").with_source(error))?;
-    log.storage.create(&format!("{}/{staged}", log.folder), merged).await?;
+    log.storage.create(&staged, merged).await?;
     if !log.storage.create(&journal_path(log), Bytes::from(journal)).await? {
-        log.storage.delete(&format!("{}/{staged}", log.folder)).await?;
+        log.storage.delete(&staged).await?;
         return Ok(false);
     }
     finish(log).await?;
@@ -229,7 +231,7 @@ async fn finish(log: &Log) -> Result<()> {
     let journal: Journal = serde_json::from_slice(&bytes).map_err(|error| wrong().with_source(error))?;
     let split: SplitId = journal.split.parse().map_err(|_| wrong())?;
     let first: Position = journal.first.parse().map_err(|_| wrong())?;
-    let staged = format!("{}/{}", log.folder, journal.staged);
+    let staged = staged_path(log, journal.id.parse().map_err(|_| wrong())?);
 
     if place(log, &journal, &log.file(&split, &first), &staged).await? {
         for other in &journal.others {

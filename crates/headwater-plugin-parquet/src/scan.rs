@@ -159,12 +159,12 @@ fn select<'a>(schema: &SchemaRef, columns: impl IntoIterator<Item = &'a String>)
 /// The fragments of one file that may hold wanted rows.
 fn of_file(split: &SplitId, footer: &Footer, request: &ScanRequest) -> Result<Vec<Fragment>> {
     let mut fragments = Vec::new();
-    let mut row = 0;
+    let mut row: u64 = 0;
     for group in footer.arrow.metadata().row_groups() {
         let rows = u64::try_from(group.num_rows())
             .map_err(|_| error::corrupt("the file has a row group of less than no rows", &footer.entry.path))?;
         let first = row;
-        row += rows;
+        row = row.saturating_add(rows);
         let time = request.time.as_ref().and_then(|time| times(footer, group, &time.column));
         let too_early = |from: Micros| time.is_some_and(|(_, latest)| latest < from);
         let too_late = |to: Micros| time.is_some_and(|(earliest, _)| earliest > to);
@@ -253,7 +253,7 @@ impl Rows {
                 None => break (input, footer),
                 // Always to an earlier file, so this ends.
                 Some(moved) if moved.to < after => {
-                    row += moved.row;
+                    row = row.saturating_add(moved.row);
                     after = moved.to.clone();
                 }
                 Some(_) => return Err(error::corrupt("the file says that its rows moved to a later one", &input.name)),
@@ -264,24 +264,26 @@ impl Rows {
 
     fn start(&self, input: Input, footer: &Footer, row: u64, rows: u64) -> Result<Open> {
         let name = input.name.clone();
-        let damaged = || error::corrupt(format!("the file does not have rows {row} to {}", row + rows), &name);
+        let damaged = || error::corrupt(format!("the file does not have {rows} rows from row {row} on"), &name);
+        let last = row.checked_add(rows).ok_or_else(damaged)?;
 
         // Whole row groups, but for what a merged file holds beside the asked rows.
         let mut groups = Vec::new();
         let mut skipped = 0;
-        let (mut start, mut taken) = (0, 0);
+        let (mut start, mut taken) = (0_u64, 0);
         for (index, group) in footer.arrow.metadata().row_groups().iter().enumerate() {
-            let end = start + u64::try_from(group.num_rows()).map_err(|_| damaged())?;
-            if end > row && start < row + rows {
+            let length = u64::try_from(group.num_rows()).map_err(|_| damaged())?;
+            let end = start.checked_add(length).ok_or_else(damaged)?;
+            if end > row && start < last {
                 if groups.is_empty() {
                     skipped = row - start;
                 }
                 groups.push(index);
-                taken += end - start;
+                taken += length;
             }
             start = end;
         }
-        if start < row + rows {
+        if start < last {
             return Err(damaged());
         }
         let count = |rows: u64| usize::try_from(rows).map_err(|_| damaged());

@@ -271,7 +271,6 @@ impl Crash {
     }
 
     #[cfg(not(test))]
-    #[allow(clippy::unused_self, clippy::unnecessary_wraps)]
     fn step(&self) -> Result<()> {
         Ok(())
     }
