@@ -5,12 +5,13 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, UInt32Array, new_null_array};
 use arrow::compute::take;
 use arrow::datatypes::{Field, Fields, Schema, SchemaRef, TimeUnit};
-use headwater_core::definitions::{Source, SourceKind};
+use headwater_core::definitions::{Definitions, Source, SourceKind};
 use headwater_core::stream::{Payload, StreamBatch};
 use headwater_core::{Error, Result};
 
 use super::json::JsonDecoder;
 use crate::cast::{Failure, cast_batch, parse_unit, without};
+use crate::store::field_mapping;
 
 /// Decodes the batches of one source.
 #[derive(Debug)]
@@ -47,21 +48,21 @@ impl Decoded {
 }
 
 impl Decoder {
-    /// A decoder of `source`'s records to `input`, of which the columns of `metadata` come beside the record.
+    /// A decoder of `source`'s records to `input`. Its columns that begin with `__` come beside the record.
     ///
     /// # Errors
     /// `Unsupported` for a format that this build does not decode, `Invalid` for a wrong `timestamp_unit`.
-    pub(crate) fn new(source: &Source, input: &SchemaRef, metadata: Option<&SchemaRef>) -> Result<Self> {
+    pub(crate) fn new(definitions: &Definitions, source: &Source, input: &SchemaRef) -> Result<Self> {
         let format = match &source.kind {
             SourceKind::Stream(settings) => settings.record_format.as_ref(),
             _ => None,
         };
+        let mapping = field_mapping(definitions, source);
         let own_name = |name: &str| {
-            let mapped = source.field_mapping.iter().find(|(_, view_name)| *view_name == name);
+            let mapped = mapping.iter().find(|(_, view_name)| *view_name == name);
             mapped.map_or_else(|| name.to_owned(), |(own, _)| own.clone())
         };
-        let is_metadata = |name: &str| metadata.is_some_and(|metadata| metadata.field_with_name(name).is_ok());
-        let columns = input.fields().iter().filter(|field| !is_metadata(field.name()));
+        let columns = input.fields().iter().filter(|field| !field.name().starts_with("__"));
         let columns: Fields = columns.map(|field| field.as_ref().clone().with_name(own_name(field.name()))).collect();
         let unit = format.and_then(|format| format.timestamp_unit.as_deref()).map(parse_unit).transpose()?;
         let json = match format {

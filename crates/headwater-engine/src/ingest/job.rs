@@ -51,9 +51,8 @@ pub(crate) async fn start_with(
     if views.iter().any(|view| view.stream.as_ref().is_some_and(|other| other.input != input.input)) {
         return Err(Error::unexpected(format!("the views of source `{source}` expect different columns")));
     }
-    let decoder = Decoder::new(&definition, &input.input, stream.capabilities().metadata.as_ref())?;
+    let decoder = Decoder::new(&project.definitions, &definition, &input.input)?;
     let board = Board::new(source, &options.definitions, project.clock.now());
-    status::forget(&project, source).await?;
     let job = Job {
         settings: settings.clone(),
         source: source.to_owned(),
@@ -64,8 +63,11 @@ pub(crate) async fn start_with(
         options,
         project: Arc::clone(&project),
     };
-    job.show_checkpoints().await?;
-    job.save(true).await?;
+    match job.announce().await {
+        // The job waits for its stores; only that it does so cannot be told to others yet.
+        Err(error) if error.is_retryable() => tracing::warn!(%error, "the start of the job could not be recorded"),
+        announced => announced?,
+    }
     let (stop, stopped) = watch::channel(false);
     let task = tokio::spawn(job.run(stopped));
     Ok(JobHandle { project, board, stop, task, outcome: None })
@@ -158,8 +160,9 @@ impl Job {
         self.board.save(self.project.online.as_ref(), name, self.project.clock.now(), always).await
     }
 
-    /// Puts what earlier jobs have reached on the board.
-    async fn show_checkpoints(&self) -> Result<()> {
+    /// Puts what earlier jobs have reached on the board, and tells others that this one runs.
+    async fn announce(&self) -> Result<()> {
+        status::forget(&self.project, &self.source).await?;
         let threshold = self.settings.watermark_delay_threshold.map(|threshold| threshold.0);
         for view in &self.views {
             let (online, name) = (self.project.online.as_ref(), &self.project.definitions.project);
@@ -167,7 +170,7 @@ impl Job {
                 self.board.split(view, &split, &checkpoint, threshold, None);
             }
         }
-        Ok(())
+        self.save(true).await
     }
 
     /// Runs the groups until they are done. The text says why a stop was not a clean one.

@@ -115,8 +115,7 @@ async fn replay_view(
     };
     let input = view.stream.as_ref().map(|stream| Arc::clone(&stream.input));
     let input = input.ok_or_else(|| Error::invalid(format!("view `{}` has no stream", view.name)))?;
-    let metadata = project.stream_source(source)?.capabilities().metadata;
-    let decoder = Arc::new(Decoder::new(definition, &input, metadata.as_ref())?);
+    let decoder = Arc::new(Decoder::new(&project.definitions, definition, &input)?);
     let skew = Some(settings.max_future_skew.0);
 
     let board = Board::new(source, "", project.clock.now());

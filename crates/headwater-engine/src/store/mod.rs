@@ -50,6 +50,7 @@ pub use json::{EntityColumns, format_time, parse_time};
 pub use manage::{Compacted, Teardown};
 pub use materialize::{MaterializeProgress, Materialized, Reporter};
 pub use online::{Entities, FeatureStatus, OnlineColumn, OnlineFeatures};
+pub(crate) use push::field_mapping;
 pub use push::{PushTarget, Pushed};
 pub use reset::{Reset, ResetKind, ResetView};
 

@@ -229,7 +229,7 @@ fn one_batch(rows: &[RecordBatch]) -> Result<RecordBatch> {
 }
 
 /// The mapping of a source, or what it inherits.
-fn field_mapping<'a>(definitions: &'a Definitions, source: &'a Source) -> &'a BTreeMap<String, String> {
+pub(crate) fn field_mapping<'a>(definitions: &'a Definitions, source: &'a Source) -> &'a BTreeMap<String, String> {
     let batch = match &source.kind {
         SourceKind::Stream(settings) => Some(&settings.batch_source),
         SourceKind::Push { batch_source } => batch_source.as_ref(),

@@ -1,0 +1,261 @@
+//! Stores and streams that fail for a while, stall, or fail for good.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use arrow::array::RecordBatch;
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_core::offline::{Append, Compaction, LogEnd, LogId, LogRange};
+use headwater_core::online::{OnlineRow, Put};
+use headwater_core::{BatchSource, Error, ErrorKind, OfflineStore, OnlineStore, Result, SplitId};
+use headwater_testkit::Random;
+use tokio::sync::watch;
+
+use super::world::*;
+use crate::ingest::{JobState, jobs};
+
+/// A store that fails once in a while, before or after it has done what was asked.
+#[derive(Debug)]
+pub(super) struct Flaky<S: ?Sized> {
+    inner: Arc<S>,
+    random: Mutex<Random>,
+    once_in: usize,
+}
+
+impl<S: ?Sized> Flaky<S> {
+    fn new(inner: &Arc<S>, seed: u64, once_in: usize) -> Arc<Self> {
+        Arc::new(Self { inner: Arc::clone(inner), random: Mutex::new(Random::new(seed)), once_in })
+    }
+
+    fn stumble(&self) -> Result<()> {
+        if self.random.lock().unwrap().once_in(self.once_in) {
+            return Err(Error::new(ErrorKind::Unavailable, "the store is away"));
+        }
+        Ok(())
+    }
+}
+
+impl Flaky<dyn OnlineStore> {
+    pub(super) fn stores(world: &World, seed: u64, once_in: usize) -> (Arc<dyn OnlineStore>, Arc<dyn OfflineStore>) {
+        (Flaky::new(&world.online, seed, once_in), Flaky::new(&world.offline, seed, once_in))
+    }
+}
+
+#[async_trait]
+impl OnlineStore for Flaky<dyn OnlineStore> {
+    async fn put(&self, table: &str, rows: Vec<OnlineRow>) -> Result<Put> {
+        self.stumble()?;
+        let done = self.inner.put(table, rows).await?;
+        self.stumble()?;
+        Ok(done)
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.stumble()?;
+        self.inner.sync().await
+    }
+
+    // Reads by tests and at the start of a job are none of the retried work.
+    async fn get(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<OnlineRow>>> {
+        self.inner.get(table, keys).await
+    }
+
+    async fn get_prefixes(&self, table: &str, prefixes: &[Bytes]) -> Result<Vec<Vec<OnlineRow>>> {
+        self.inner.get_prefixes(table, prefixes).await
+    }
+
+    async fn delete(&self, table: &str, keys: &[Bytes]) -> Result<()> {
+        self.inner.delete(table, keys).await
+    }
+
+    async fn drop_table(&self, table: &str) -> Result<()> {
+        self.inner.drop_table(table).await
+    }
+
+    async fn tables(&self) -> Result<Vec<String>> {
+        self.inner.tables().await
+    }
+}
+
+#[async_trait]
+impl OfflineStore for Flaky<dyn OfflineStore> {
+    async fn append(
+        &self,
+        log: &LogId,
+        split: &SplitId,
+        rows: RecordBatch,
+        range: LogRange,
+        metadata: BTreeMap<String, String>,
+    ) -> Result<Append> {
+        self.stumble()?;
+        let done = self.inner.append(log, split, rows, range, metadata).await?;
+        self.stumble()?;
+        Ok(done)
+    }
+
+    async fn ends(&self, log: &LogId) -> Result<BTreeMap<SplitId, LogEnd>> {
+        self.stumble()?;
+        self.inner.ends(log).await
+    }
+
+    fn log(&self, log: &LogId) -> Arc<dyn BatchSource> {
+        self.inner.log(log)
+    }
+
+    async fn logs(&self) -> Result<Vec<LogId>> {
+        self.inner.logs().await
+    }
+
+    async fn compact(&self, log: &LogId) -> Result<Compaction> {
+        self.inner.compact(log).await
+    }
+
+    async fn remove(&self, log: &LogId) -> Result<()> {
+        self.inner.remove(log).await
+    }
+}
+
+/// A store whose values can be made to stand still, or to fail for good.
+#[derive(Debug)]
+struct Gate {
+    inner: Arc<dyn OnlineStore>,
+    open: watch::Receiver<bool>,
+    broken: bool,
+}
+
+#[async_trait]
+impl OnlineStore for Gate {
+    async fn put(&self, table: &str, rows: Vec<OnlineRow>) -> Result<Put> {
+        if table.contains("values") {
+            if self.broken {
+                return Err(Error::new(ErrorKind::PermissionDenied, "the store is read-only"));
+            }
+            let mut open = self.open.clone();
+            open.wait_for(|open| *open).await.unwrap();
+        }
+        self.inner.put(table, rows).await
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.inner.sync().await
+    }
+
+    async fn get(&self, table: &str, keys: &[Bytes]) -> Result<Vec<Option<OnlineRow>>> {
+        self.inner.get(table, keys).await
+    }
+
+    async fn get_prefixes(&self, table: &str, prefixes: &[Bytes]) -> Result<Vec<Vec<OnlineRow>>> {
+        self.inner.get_prefixes(table, prefixes).await
+    }
+
+    async fn delete(&self, table: &str, keys: &[Bytes]) -> Result<()> {
+        self.inner.delete(table, keys).await
+    }
+
+    async fn drop_table(&self, table: &str) -> Result<()> {
+        self.inner.drop_table(table).await
+    }
+
+    async fn tables(&self) -> Result<Vec<String>> {
+        self.inner.tables().await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn temporary_errors_are_tried_again_and_counted() {
+    let mut world = World::new();
+    for index in 0..200 {
+        world.stream.event("a", index % 5, index, index as f64);
+    }
+    (world.online, world.offline) = Flaky::stores(&world, 3, 2);
+    world.stream.script.lock().unwrap().fail_once_in = 3;
+    let mut job = world.start().await;
+    job.wait().await.unwrap();
+    assert_eq!(world.log().await.len(), 200);
+    let status = job.status();
+    assert_eq!(status.state, JobState::Stopped);
+    assert!(status.retries > 0);
+    assert!(status.splits[0].counts.retries > 0);
+    assert_eq!(status.retrying, None, "it is over");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_store_bounds_what_is_read() {
+    let mut world = World::new();
+    for index in 0..20_000 {
+        world.stream.event("a", index % 5, index, index as f64);
+    }
+    let (open, gate) = watch::channel(false);
+    world.online = Arc::new(Gate { inner: Arc::clone(&world.online), open: gate, broken: false });
+    world.options.tuning.queue_bytes = 64 << 10;
+    world.options.tuning.batch_records = 50;
+    let mut job = world.start().await;
+    // It reads until the queue is full, and then nothing more.
+    let mut last = 0;
+    let mut still = 0;
+    while still < 50 {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        let delivered = *world.stream.delivered.lock().unwrap();
+        still = if delivered == last && delivered > 0 { still + 1 } else { 0 };
+        last = delivered;
+    }
+    assert!(last < 3_000, "{last} records were read into a stalled store");
+    assert_eq!(job.status().state, JobState::Running);
+    open.send_replace(true);
+    job.wait().await.unwrap();
+    assert_eq!(world.log().await.len(), 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stopping_a_stalled_job_takes_bounded_time_and_loses_nothing() {
+    let mut world = World::new();
+    let inner = Arc::clone(&world.online);
+    for index in 0..100 {
+        world.stream.event("a", index % 5, index, index as f64);
+    }
+    let (_open, gate) = watch::channel(false);
+    world.online = Arc::new(Gate { inner: Arc::clone(&inner), open: gate, broken: false });
+    world.options.tuning.stop_timeout = std::time::Duration::from_millis(50);
+    let mut job = world.start().await;
+    world.until("something is read", || async { *world.stream.delivered.lock().unwrap() > 0 }).await;
+    job.stop().await.unwrap();
+    let status = job.status();
+    assert_eq!(status.state, JobState::Stopped);
+    assert!(status.reason.unwrap().contains("will be read again"));
+    world.online = inner;
+    world.run().await;
+    assert_eq!(world.log().await.len(), 100);
+}
+
+#[tokio::test]
+async fn a_permanent_error_fails_the_job_and_says_why() {
+    let mut world = World::new();
+    world.stream.event("a", 1, 10, 1.0);
+    let (_open, gate) = watch::channel(true);
+    world.online = Arc::new(Gate { inner: Arc::clone(&world.online), open: gate, broken: true });
+    let mut job = world.start().await;
+    let error = job.wait().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert_eq!(job.wait().await.unwrap_err().kind(), ErrorKind::PermissionDenied, "it can be asked again");
+    assert_eq!(job.status().state, JobState::Failed);
+    let told = jobs(&world.project()).await.unwrap();
+    assert_eq!(told[0].state, JobState::Failed, "other processes know");
+    assert!(told[0].reason.as_ref().unwrap().contains("the store is read-only"), "{told:?}");
+}
+
+#[tokio::test]
+async fn stop_writes_publishes_and_commits_what_was_read() {
+    let mut world = World::new();
+    world.options.tuning.log_interval = std::time::Duration::from_secs(3_600);
+    world.stream.script.lock().unwrap().follow = true;
+    world.stream.event("a", 1, 10, 1.0);
+    let mut job = world.start().await;
+    world.until("the row is served", || async { world.online().await.len() == 1 }).await;
+    assert_eq!(world.log().await.len(), 0, "a piece is published after a while only");
+    job.stop().await.unwrap();
+    assert_eq!(world.log().await.len(), 1);
+    let committed = world.stream.committed.lock().unwrap().values().cloned().collect::<Vec<_>>();
+    let all = headwater_core::stream::Progress::Through(headwater_core::Position::from_u64(1));
+    assert_eq!(committed, [all]);
+}

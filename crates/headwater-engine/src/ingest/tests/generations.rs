@@ -1,0 +1,68 @@
+use std::sync::Arc;
+
+use super::world::*;
+use crate::ingest::jobs;
+use crate::rows::Serving;
+
+async fn serving(world: &World) -> Option<String> {
+    let serving = Serving::read(world.online.as_ref(), "test").await.unwrap();
+    serving.get("values").map(|serving| serving.generation.clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_generation_is_caught_up_apart_and_then_serves() {
+    let mut world = World::new();
+    world.stream.script.lock().unwrap().follow = true;
+    world.views.push(Arc::new(view("other", "g1")));
+    for index in 0..100 {
+        world.stream.event("a", index % 5, index, index as f64);
+    }
+    let mut job = world.start().await;
+    world.until("the first generation serves", || async { serving(&world).await.as_deref() == Some("g1") }).await;
+    job.stop().await.unwrap();
+
+    world.views[0] = Arc::new(view("values", "g2"));
+    world.options.applied = 1;
+    world.stream.resumed.lock().unwrap().clear();
+    let mut job = world.start().await;
+    world.until("the new generation serves", || async { serving(&world).await.as_deref() == Some("g2") }).await;
+    // Now both views are read by one reader.
+    world.stream.event("a", 1, 1_000, 1.0);
+    world
+        .until("both go on", || async { job.status().splits.iter().filter(|s| s.offset == Some(101)).count() == 2 })
+        .await;
+    job.stop().await.unwrap();
+    assert_eq!(world.log().await.len(), 101);
+    let mut starts = world.stream.resumed.lock().unwrap().iter().map(|(_, p)| p.to_u64().unwrap()).collect::<Vec<_>>();
+    let joined = starts.pop().unwrap();
+    starts.sort_unstable();
+    assert_eq!((starts, joined), (vec![0, 100], 100), "one reader for each group, then one for both");
+    world.views.swap(0, 1);
+    assert_eq!(world.log().await.len(), 101);
+}
+
+#[tokio::test]
+async fn until_caught_up_ends_where_the_stream_ended_at_the_start() {
+    let mut world = World::new();
+    world.stream.script.lock().unwrap().follow = true;
+    world.options.until_caught_up = true;
+    for index in 0..50 {
+        world.stream.event(if index < 25 { "a" } else { "b" }, index % 5, index, index as f64);
+    }
+    world.run().await;
+    assert_eq!(world.log().await.len(), 50);
+    // Nothing to do is done at once.
+    world.run().await;
+    let empty = World::new();
+    empty.stream.script.lock().unwrap().follow = true;
+    let mut job = crate::ingest::job::start_with(
+        empty.project(),
+        "events",
+        Arc::new(empty.stream.clone()),
+        world.options.clone(),
+    )
+    .await
+    .unwrap();
+    job.wait().await.unwrap();
+    assert_eq!(jobs(&world.project()).await.unwrap().len(), 1);
+}

@@ -1,0 +1,394 @@
+//! A project with everything in memory, and a stream that does what tests ask of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::datatypes::{
+    DataType, Field as ArrowField, Float64Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::TryStreamExt;
+use headwater_core::batch::ScanRequest;
+use headwater_core::definitions::{
+    Definitions, Field, RecordFormat, Source, StreamSettings, ValueType, timestamp_type,
+};
+use headwater_core::memory::{MemoryOfflineStore, MemoryOnlineStore};
+use headwater_core::stream::{
+    AssignedSplit, Lag, METADATA_TIMESTAMP, Payload, Progress, ReaderContext, SplitInfo, StreamBatch,
+    StreamCapabilities, StreamEvent, StreamReader, StreamSource,
+};
+use headwater_core::time::ManualClock;
+use headwater_core::transform::{Identity, PlannedTransform, Transform};
+use headwater_core::{OfflineStore, OnlineStore, Position, Registry, Result, SplitId};
+use headwater_testkit::Random;
+use tokio::sync::Notify;
+
+use crate::ingest::{IngestOptions, JobHandle, Tuning, job};
+use crate::project::Project;
+use crate::rows::{RowDecoder, values_table};
+use crate::view::{Key, StreamInput, View};
+
+pub(super) const NOW: i64 = 1_700_000_000_000_000;
+
+/// The columns of a record: `id`, `ts`, `created`, `value`, and when it was stored.
+pub(super) fn input() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        ArrowField::new("id", DataType::Int64, true),
+        ArrowField::new("ts", timestamp_type(), true),
+        ArrowField::new("created", timestamp_type(), true),
+        ArrowField::new("value", DataType::Float64, true),
+        ArrowField::new(METADATA_TIMESTAMP, timestamp_type(), true),
+    ]))
+}
+
+pub(super) fn view(name: &str, generation: &str) -> View {
+    View {
+        name: name.into(),
+        generation: generation.into(),
+        keys: vec![Key { name: "id".into(), value_type: ValueType::Int64 }],
+        event_time: "ts".into(),
+        created: Some("created".into()),
+        features: vec![Field::new("value", ValueType::Float64)],
+        ttl: 0,
+        online: true,
+        offline: true,
+        batch: None,
+        stream: Some(StreamInput {
+            source: "events".into(),
+            input: input(),
+            transform: Identity.plan(&input()).unwrap(),
+        }),
+    }
+}
+
+pub(super) fn transformed_by(mut view: View, transform: Arc<dyn PlannedTransform>) -> View {
+    view.stream.as_mut().unwrap().transform = transform;
+    view
+}
+
+/// What may go wrong with a stream.
+#[derive(Debug, Default)]
+pub(super) struct Script {
+    /// Deliver what was delivered before once in so many batches; never for 0.
+    pub(super) redeliver_once_in: usize,
+    /// Stand still for ever after so many batches, and say so.
+    pub(super) stall_after: Option<usize>,
+    /// Fail once in so many calls, for a while.
+    pub(super) fail_once_in: usize,
+    /// Do not finish when all is read.
+    pub(super) follow: bool,
+    pub(super) seed: u64,
+}
+
+/// A stream in memory: records with their stored time, by split. Positions count from 1.
+#[derive(Debug, Clone, Default)]
+pub(super) struct TestStream {
+    pub(super) splits: Arc<Mutex<BTreeMap<SplitId, Vec<(Option<String>, i64)>>>>,
+    pub(super) script: Arc<Mutex<Script>>,
+    pub(super) stalled: Arc<Notify>,
+    pub(super) committed: Arc<Mutex<BTreeMap<SplitId, Progress>>>,
+    pub(super) delivered: Arc<Mutex<usize>>,
+    pub(super) resumed: Arc<Mutex<Vec<(SplitId, Position)>>>,
+    pub(super) more: Arc<Notify>,
+}
+
+impl TestStream {
+    pub(super) fn add(&self, split: &str, record: impl Into<String>) {
+        self.add_at(split, Some(record.into()), NOW);
+    }
+
+    pub(super) fn add_at(&self, split: &str, record: Option<String>, stored: i64) {
+        self.splits.lock().unwrap().entry(SplitId::from(split)).or_default().push((record, stored));
+        self.more.notify_one();
+    }
+
+    pub(super) fn event(&self, split: &str, id: i64, ts: i64, value: f64) {
+        self.add(split, record(id, ts, None, value));
+    }
+}
+
+pub(super) fn time(ts: i64) -> String {
+    let (seconds, micros) = (ts.div_euclid(1_000_000), ts.rem_euclid(1_000_000));
+    let (minutes, second) = (seconds.div_euclid(60), seconds.rem_euclid(60));
+    let (hours, minute) = (minutes.div_euclid(60), minutes.rem_euclid(60));
+    assert!((0..24).contains(&hours), "tests keep to the first day");
+    format!("1970-01-01T{hours:02}:{minute:02}:{second:02}.{micros:06}Z")
+}
+
+pub(super) fn record(id: i64, ts: i64, created: Option<i64>, value: f64) -> String {
+    let created = created.map_or_else(|| "null".into(), |created| format!("\"{}\"", time(created)));
+    format!(r#"{{"id":{id},"ts":"{}","created":{created},"value":{value},"more":[1,{{}}]}}"#, time(ts))
+}
+
+#[async_trait]
+impl StreamSource for TestStream {
+    fn capabilities(&self) -> StreamCapabilities {
+        let metadata = Schema::new(vec![ArrowField::new(METADATA_TIMESTAMP, timestamp_type(), true)]);
+        StreamCapabilities {
+            bounded: !self.script.lock().unwrap().follow,
+            splits_end: false,
+            shares_splits: false,
+            encoded: true,
+            metadata: Some(Arc::new(metadata)),
+        }
+    }
+
+    fn identity(&self) -> String {
+        "test".into()
+    }
+
+    async fn schema(&self) -> Result<Option<SchemaRef>> {
+        Ok(None)
+    }
+
+    async fn discover(&self) -> Result<Vec<SplitInfo>> {
+        let splits = self.splits.lock().unwrap();
+        Ok(splits
+            .iter()
+            .map(|(split, records)| SplitInfo {
+                split: split.clone(),
+                parents: Vec::new(),
+                end: Some(if records.is_empty() { Position::START } else { Position::from_u64(records.len() as u64) }),
+                closed: false,
+            })
+            .collect())
+    }
+
+    async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>> {
+        let random = Random::new(self.script.lock().unwrap().seed);
+        Ok(Box::new(TestReader {
+            stream: self.clone(),
+            context,
+            random,
+            next: BTreeMap::new(),
+            assigned: false,
+            batches: 0,
+        }))
+    }
+}
+
+#[derive(Debug)]
+struct TestReader {
+    stream: TestStream,
+    context: ReaderContext,
+    random: Random,
+    next: BTreeMap<SplitId, usize>,
+    assigned: bool,
+    batches: usize,
+}
+
+#[async_trait]
+impl StreamReader for TestReader {
+    async fn next(&mut self) -> Result<Option<StreamEvent>> {
+        if !self.assigned {
+            let splits = self.stream.splits.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+            let mut assigned = Vec::new();
+            for split in splits {
+                let resume = match self.context.checkpoints.resume(&split).await? {
+                    Some(Progress::Through(position)) => position,
+                    Some(Progress::End) => continue,
+                    None => Position::START,
+                };
+                self.next.insert(split.clone(), resume.to_u64().unwrap() as usize);
+                self.stream.resumed.lock().unwrap().push((split.clone(), resume.clone()));
+                assigned.push(AssignedSplit { split, resume });
+            }
+            self.assigned = true;
+            return Ok(Some(StreamEvent::Assigned(assigned)));
+        }
+        loop {
+            let (stall, fail, redeliver, follow) = {
+                let script = self.stream.script.lock().unwrap();
+                let stall = script.stall_after.is_some_and(|after| self.batches >= after);
+                (stall, script.fail_once_in, script.redeliver_once_in, script.follow)
+            };
+            if stall {
+                self.stream.stalled.notify_one();
+                std::future::pending::<()>().await;
+            }
+            if fail > 0 && self.random.once_in(fail) {
+                return Err(headwater_core::Error::new(headwater_core::ErrorKind::Unavailable, "the stream is away"));
+            }
+            let batch = {
+                let splits = self.stream.splits.lock().unwrap();
+                let open = self.next.iter().filter(|(split, next)| **next < splits[*split].len());
+                let open = open.map(|(split, _)| split.clone()).collect::<Vec<_>>();
+                if open.is_empty() {
+                    None
+                } else {
+                    let split = open[self.random.below(open.len())].clone();
+                    let records = &splits[&split];
+                    let mut from = self.next[&split];
+                    if redeliver > 0 && self.random.once_in(redeliver) {
+                        from -= self.random.below(from + 1);
+                    }
+                    let most = self.context.batch_records.min(records.len() - from);
+                    let to = (from + 1 + self.random.below(most)).min(records.len());
+                    let values = records[from..to].iter().map(|(value, _)| value.as_ref().map(String::as_bytes));
+                    let stored = TimestampMicrosecondArray::from_iter_values(records[from..to].iter().map(|r| r.1));
+                    let stored: arrow::array::ArrayRef = Arc::new(stored.with_timezone("UTC"));
+                    let positions = (from..to).map(|index| (index as u64 + 1).to_be_bytes());
+                    let next = self.next.get_mut(&split).unwrap();
+                    *next = (*next).max(to);
+                    Some(StreamBatch {
+                        payload: Payload::Encoded(values.collect::<BinaryArray>()),
+                        positions: BinaryArray::from_iter_values(positions),
+                        metadata: Some(RecordBatch::try_from_iter([(METADATA_TIMESTAMP, stored)]).unwrap()),
+                        through: Position::from_u64(to as u64),
+                        lag: Some(Lag { records: Some((records.len() - to) as u64), ..Lag::default() }),
+                        split,
+                    })
+                }
+            };
+            match batch {
+                Some(batch) => {
+                    self.batches += 1;
+                    *self.stream.delivered.lock().unwrap() += batch.payload.len();
+                    return Ok(Some(StreamEvent::Batch(batch)));
+                }
+                None if follow => self.stream.more.notified().await,
+                None => return Ok(None),
+            }
+        }
+    }
+
+    async fn commit(&mut self, commits: &[(SplitId, Progress)]) -> Result<()> {
+        self.stream.committed.lock().unwrap().extend(commits.iter().cloned());
+        Ok(())
+    }
+
+    async fn close(self: Box<Self>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// A row as tests compare it: split, position, id, event time, value.
+pub(super) type LogRow = (String, u64, i64, i64, Option<u64>);
+
+#[derive(Debug, Clone)]
+pub(super) struct World {
+    pub(super) definitions: Definitions,
+    pub(super) clock: Arc<ManualClock>,
+    pub(super) online: Arc<dyn OnlineStore>,
+    pub(super) offline: Arc<dyn OfflineStore>,
+    pub(super) views: Vec<Arc<View>>,
+    pub(super) stream: TestStream,
+    pub(super) options: IngestOptions,
+}
+
+impl World {
+    pub(super) fn new() -> Self {
+        let mut settings = StreamSettings::new("history");
+        settings.record_format = Some(RecordFormat::json("id bigint, ts timestamp, created timestamp, value double"));
+        let tuning = Tuning {
+            sync_interval: Duration::from_millis(2),
+            log_interval: Duration::from_millis(5),
+            dead_letter_interval: Duration::from_millis(3),
+            first_pause: Duration::from_millis(1),
+            longest_pause: Duration::from_millis(4),
+            batch_records: 7,
+            ..Tuning::default()
+        };
+        Self {
+            definitions: Definitions::new("test").source(Source::stream("events", "test", settings)),
+            clock: Arc::new(ManualClock::new(NOW)),
+            online: Arc::new(MemoryOnlineStore::new()),
+            offline: Arc::new(MemoryOfflineStore::new()),
+            views: vec![Arc::new(view("values", "g1"))],
+            stream: TestStream::default(),
+            options: IngestOptions { tuning, ..IngestOptions::default() },
+        }
+    }
+
+    pub(super) fn settings(&mut self) -> &mut StreamSettings {
+        match &mut self.definitions.sources[0].kind {
+            headwater_core::definitions::SourceKind::Stream(settings) => settings,
+            _ => unreachable!("the source is a stream"),
+        }
+    }
+
+    pub(super) fn project(&self) -> Arc<Project> {
+        Arc::new(Project {
+            definitions: self.definitions.clone(),
+            registry: Registry::empty(),
+            clock: Arc::<ManualClock>::clone(&self.clock),
+            online: Arc::clone(&self.online),
+            offline: Arc::clone(&self.offline),
+            views: self.views.clone(),
+        })
+    }
+
+    pub(super) async fn start(&self) -> JobHandle {
+        let stream = Arc::new(self.stream.clone());
+        job::start_with(self.project(), "events", stream, self.options.clone()).await.unwrap()
+    }
+
+    /// Runs a job until it is finished.
+    pub(super) async fn run(&self) {
+        self.start().await.wait().await.unwrap();
+    }
+
+    /// The online table of the first view: id → (event time, value).
+    pub(super) async fn online(&self) -> BTreeMap<Bytes, (i64, Option<u64>)> {
+        let view = &self.views[0];
+        let table = values_table("test", &view.name, &view.generation);
+        let rows = self.online.get_prefixes(&table, &[Bytes::new()]).await.unwrap().remove(0);
+        let decoder = RowDecoder::new(view, &[0], true);
+        rows.into_iter()
+            .map(|row| {
+                let mut columns = decoder.columns(1);
+                columns.append(&row.value).unwrap();
+                let value = columns.finish().remove(0);
+                let value = value.as_primitive::<Float64Type>();
+                let value = value.is_valid(0).then(|| value.value(0).to_bits());
+                (row.key, (RowDecoder::event_time(&row.value).unwrap(), value))
+            })
+            .collect()
+    }
+
+    /// All rows of the first view's log, sorted. Repeated rows are repeated here.
+    pub(super) async fn log(&self) -> Vec<LogRow> {
+        let log = self.offline.log(&self.views[0].log());
+        let request = ScanRequest::default();
+        let mut rows = Vec::new();
+        for fragment in log.fragments(&request).await.unwrap() {
+            let mut batches = log.read(&fragment, &request).await.unwrap();
+            while let Some(batch) = batches.try_next().await.unwrap() {
+                let column = |name: &str| batch.rows.column_by_name(name).unwrap();
+                for row in 0..batch.rows.num_rows() {
+                    let position = column("_position").as_binary::<i32>().value(row);
+                    let value = column("value").as_primitive::<Float64Type>();
+                    rows.push((
+                        column("_split").as_string::<i32>().value(row).to_owned(),
+                        Position::new(position.to_vec()).to_u64().unwrap_or(u64::MAX),
+                        column("id").as_primitive::<Int64Type>().value(row),
+                        column("ts").as_primitive::<TimestampMicrosecondType>().value(row),
+                        value.is_valid(row).then(|| value.value(row).to_bits()),
+                    ));
+                }
+            }
+        }
+        rows.sort();
+        rows
+    }
+
+    /// Waits until `is_so`, looking every few milliseconds.
+    pub(super) async fn until<F: Future<Output = bool>>(&self, what: &str, mut is_so: impl FnMut() -> F) {
+        for _ in 0..5_000 {
+            if is_so().await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        panic!("waited in vain: {what}");
+    }
+}
+
+/// No two rows of a log are of one record.
+pub(super) fn assert_each_once(log: &[LogRow]) {
+    let records = log.iter().map(|row| (&row.0, row.1)).collect::<BTreeSet<_>>();
+    assert_eq!(records.len(), log.len(), "a record stands twice in the log");
+}
