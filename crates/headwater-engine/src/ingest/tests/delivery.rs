@@ -37,7 +37,7 @@ fn fill(world: &World, events: &[(String, i64, i64, Option<i64>, f64)]) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_delivery_ends_as_in_order_delivery_once() {
-    for seed in seeds(60) {
+    for seed in seeds(40) {
         println!("seed {seed}");
         let mut random = Random::new(seed);
         let events = events(&mut random);
@@ -78,7 +78,8 @@ async fn any_delivery_ends_as_in_order_delivery_once() {
         {
             let mut script = world.stream.script.lock().unwrap();
             script.redeliver_once_in = random.below(5);
-            script.fail_once_in = random.below(8);
+            // Once in one would be always.
+            script.fail_once_in = [0, 2, 3, 5][random.below(4)];
         }
         for restart in 0..random.below(6) {
             {
