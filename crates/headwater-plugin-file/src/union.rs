@@ -1,5 +1,8 @@
 //! The columns of several files as those of one table.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -96,7 +99,7 @@ impl Union {
 
 /// The type that holds the values of both: nothing but a rounding of integers to floats is lost.
 pub(crate) fn common_type(left: &DataType, right: &DataType) -> Option<DataType> {
-    use DataType::{Float16, Float32, Float64, Null, Timestamp, Utf8};
+    use DataType::{Float16, Float32, Float64, LargeList, List, Null, Timestamp, Utf8};
     if left == right {
         return Some(left.clone());
     }
@@ -109,6 +112,11 @@ pub(crate) fn common_type(left: &DataType, right: &DataType) -> Option<DataType>
             // Naive times are UTC, so any mixture is an instant.
             let zone = if zone_a == zone_b { zone_a.clone() } else { Some(Arc::from("UTC")) };
             Some(Timestamp(finer(*a, *b), zone))
+        }
+        // Writers do not agree on what the element is called.
+        (List(a) | LargeList(a), List(b) | LargeList(b)) => {
+            let element = common_type(a.data_type(), b.data_type())?;
+            Some(List(Arc::new(Field::new(a.name(), element, true))))
         }
         (a, b) if a.is_integer() && b.is_integer() => common_integer(a, b),
         (Float16 | Float32, Float16 | Float32) => Some(Float32),

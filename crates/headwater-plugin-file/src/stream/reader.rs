@@ -58,7 +58,7 @@ pub(super) struct FileStreamReader {
     /// Splits that have, or may have, something to read.
     queue: VecDeque<SplitId>,
     pass: Option<Pass>,
-    listing: Option<JoinHandle<Result<Vec<Listed>>>>,
+    listing: Option<JoinHandle<Result<(Vec<Listed>, Duration)>>>,
     /// Files that were listed and whose checkpoints have not been asked for.
     listed: VecDeque<Listed>,
     assigned: Vec<AssignedSplit>,
@@ -67,6 +67,7 @@ pub(super) struct FileStreamReader {
     /// Whether the stream was read before this reader.
     started: Option<bool>,
     listed_at: Instant,
+    listing_took: Duration,
     finished: bool,
 }
 
@@ -85,6 +86,7 @@ impl FileStreamReader {
             assigned_first: false,
             started: None,
             listed_at: Instant::now(),
+            listing_took: Duration::ZERO,
             finished: false,
         }
     }
@@ -157,7 +159,9 @@ impl FileStreamReader {
         if let Some(listing) = &mut self.listing {
             let listed = listing.await;
             self.listing = None;
-            self.listed = listed.map_err(error::join)??.into();
+            let (listed, took) = listed.map_err(error::join)??;
+            self.listed = listed.into();
+            self.listing_took = took;
             if self.listed.is_empty() {
                 self.finish_listing();
             }
@@ -186,10 +190,12 @@ impl FileStreamReader {
         self.listed_at = Instant::now();
     }
 
-    /// When to look for files again: while there is plenty to read, less often.
+    /// When to look for files again: while there is plenty to read, or so many files that looking takes long, less
+    /// often.
     fn next_listing(&self) -> Instant {
         let refresh = self.context.refresh;
-        let pause = if self.queue.is_empty() { self.tree.poll_interval.min(refresh) } else { refresh };
+        let idle = self.tree.poll_interval.max(10 * self.listing_took).min(refresh);
+        let pause = if self.queue.is_empty() { idle } else { refresh };
         self.listed_at + pause.max(Duration::from_millis(1))
     }
 
@@ -258,9 +264,12 @@ impl FileStreamReader {
     }
 }
 
-/// Lists the files; with their ends, or those of old files, where `start` asks for them.
-fn list(tree: &Tree, start: StartPosition) -> Result<Vec<Listed>> {
-    tree.list()?
+/// Lists the files, and says how long it took; with their ends, or those of old files, where `start` asks for them.
+fn list(tree: &Tree, start: StartPosition) -> Result<(Vec<Listed>, Duration)> {
+    let begun = Instant::now();
+    let files = tree.list()?;
+    let took = begun.elapsed();
+    let listed: Result<Vec<Listed>> = files
         .into_iter()
         .map(|file| {
             let behind = match start {
@@ -272,7 +281,8 @@ fn list(tree: &Tree, start: StartPosition) -> Result<Vec<Listed>> {
             let end = if behind { tree.end(&file)? } else { None };
             Ok(Listed { file, end })
         })
-        .collect()
+        .collect();
+    Ok((listed?, took))
 }
 
 #[async_trait]
