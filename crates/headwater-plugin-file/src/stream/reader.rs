@@ -25,6 +25,14 @@ struct Listed {
     end: Option<Position>,
 }
 
+/// The files there are.
+#[derive(Debug)]
+struct Listing {
+    files: VecDeque<Listed>,
+    /// How long it took to list them.
+    took: Duration,
+}
+
 /// What the reader knows of a split.
 #[derive(Debug)]
 struct Split {
@@ -58,7 +66,7 @@ pub(super) struct FileStreamReader {
     /// Splits that have, or may have, something to read.
     queue: VecDeque<SplitId>,
     pass: Option<Pass>,
-    listing: Option<JoinHandle<Result<(Vec<Listed>, Duration)>>>,
+    listing: Option<JoinHandle<Result<Listing>>>,
     /// Files that were listed and whose checkpoints have not been asked for.
     listed: VecDeque<Listed>,
     assigned: Vec<AssignedSplit>,
@@ -159,8 +167,8 @@ impl FileStreamReader {
         if let Some(listing) = &mut self.listing {
             let listed = listing.await;
             self.listing = None;
-            let (listed, took) = listed.map_err(error::join)??;
-            self.listed = listed.into();
+            let Listing { files, took } = listed.map_err(error::join)??;
+            self.listed = files;
             self.listing_took = took;
             if self.listed.is_empty() {
                 self.finish_listing();
@@ -264,12 +272,12 @@ impl FileStreamReader {
     }
 }
 
-/// Lists the files, and says how long it took; with their ends, or those of old files, where `start` asks for them.
-fn list(tree: &Tree, start: StartPosition) -> Result<(Vec<Listed>, Duration)> {
+/// Lists the files; with their ends, or those of old files, where `start` asks for them.
+fn list(tree: &Tree, start: StartPosition) -> Result<Listing> {
     let begun = Instant::now();
     let files = tree.list()?;
     let took = begun.elapsed();
-    let listed: Result<Vec<Listed>> = files
+    let files: Result<VecDeque<Listed>> = files
         .into_iter()
         .map(|file| {
             let behind = match start {
@@ -282,7 +290,7 @@ fn list(tree: &Tree, start: StartPosition) -> Result<(Vec<Listed>, Duration)> {
             Ok(Listed { file, end })
         })
         .collect();
-    Ok((listed?, took))
+    Ok(Listing { files: files?, took })
 }
 
 #[async_trait]
