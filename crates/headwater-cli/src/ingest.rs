@@ -134,7 +134,11 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
             [
                 view.view.clone(),
                 view.generation.clone(),
-                if view.serving.as_ref() == Some(&view.generation) { "yes".into() } else { known(view.serving.as_ref()) },
+                if view.serving.as_ref() == Some(&view.generation) {
+                    "yes".into()
+                } else {
+                    known(view.serving.as_ref())
+                },
                 view.source.clone(),
                 known(view.materialized_to.map(format_time)),
                 view.notes.join("; "),
@@ -203,7 +207,13 @@ pub(crate) async fn dead_letters(format: Format, store: &FeatureStore, command: 
                     [
                         letter.view.clone(),
                         letter.split.to_string(),
-                        known(letter.position.to_u64().map(|n| n.to_string()).or_else(|| Some(letter.position.to_string()))),
+                        known(
+                            letter
+                                .position
+                                .to_u64()
+                                .map(|n| n.to_string())
+                                .or_else(|| Some(letter.position.to_string())),
+                        ),
                         if listed.resolved { "yes" } else { "no" }.to_owned(),
                         letter.reason.clone(),
                         letter.record(),

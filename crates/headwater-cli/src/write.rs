@@ -42,16 +42,11 @@ fn report_on(format: Format, done: &[Materialized]) -> Result<()> {
                 (None, 0) => String::new(),
                 (None, skipped) => format!("{skipped} rows without key or time left out"),
             };
-            [
-                view.view.clone(),
-                view.rows.to_string(),
-                view.written.to_string(),
-                view.stale.to_string(),
-                note,
-            ]
+            [view.view.clone(), view.rows.to_string(), view.written.to_string(), view.stale.to_string(), note]
         })
         .collect();
-    let text = table(["view", "rows read", "written", "older than stored", "note"], &rows, "no view has a batch source")?;
+    let text =
+        table(["view", "rows read", "written", "older than stored", "note"], &rows, "no view has a batch source")?;
     print(format, done, || text)
 }
 
