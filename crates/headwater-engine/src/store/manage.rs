@@ -192,10 +192,11 @@ fn belongs<'a>(log: &LogId, mut views: impl Iterator<Item = &'a str>) -> bool {
 async fn begin_serving(current: &Current) -> Result<()> {
     let project = &current.project;
     let serving = Serving::read(project.online.as_ref(), &project.definitions.project).await?;
-    for view in project.views.iter().filter(|view| view.online) {
+    // Jobs say themselves when the views that they feed have caught up.
+    for view in project.views.iter().filter(|view| view.online && !project.fed_by_job(view)) {
         let begin = match serving.get(&view.name) {
             None => true,
-            Some(serving) => serving.generation != view.generation && !project.fed_by_job(view) && view.batch.is_none(),
+            Some(serving) => serving.generation != view.generation && view.batch.is_none(),
         };
         if begin {
             Serving { view: view.name.clone(), generation: view.generation.clone(), applied: project.clock.now() }

@@ -64,7 +64,9 @@ use online::ServingCache;
 
 /// A project's feature store.
 ///
-/// Cheap to share behind an `Arc`; every method takes `&self` and may be called from any number of tasks.
+/// Cheap to share behind an `Arc`; every method takes `&self` and may be called from any number of tasks. It goes on with
+/// the definitions that it found applied when it was first used, until it applies others itself: a program that is to
+/// follow the `apply` of another opens a new one.
 #[derive(Debug)]
 pub struct FeatureStore {
     given: Definitions,

@@ -1,6 +1,7 @@
 //! Online reads, pushes and materialisation, over memory stores and a project made by hand.
 
 mod json;
+mod lifecycle;
 mod materialize;
 mod online;
 mod push;
