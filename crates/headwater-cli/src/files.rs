@@ -46,8 +46,18 @@ pub(crate) async fn read(store: &FeatureStore, path: &Path) -> Result<(SchemaRef
 /// Writes rows to a Parquet or CSV file. The file is there when all of it is written, and not before.
 pub(crate) struct TableWriter {
     path: PathBuf,
-    part: PathBuf,
+    part: Part,
     kind: Kind,
+}
+
+/// A file that is not complete; gone when it is dropped, unless it was renamed before.
+struct Part(PathBuf);
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // It may have its name by now; and who cannot remove it could not write it either.
+        let _ = std::fs::remove_file(&self.0);
+    }
 }
 
 enum Kind {
@@ -75,8 +85,8 @@ impl TableWriter {
         }
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
-        let part = PathBuf::from(part);
-        let file = File::create(&part).map_err(|error| unwritable(path, error))?;
+        let part = Part(PathBuf::from(part));
+        let file = File::create(&part.0).map_err(|error| unwritable(path, error))?;
         let kind = if parquet {
             let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
             let writer = ArrowWriter::try_new(file, std::sync::Arc::clone(schema), Some(properties));
@@ -105,7 +115,7 @@ impl TableWriter {
             Kind::Csv(writer) => writer.into_inner().into_inner().map_err(|error| unwritable(&path, error))?,
         };
         file.sync_all().map_err(|error| unwritable(&path, error))?;
-        std::fs::rename(&part, &path).map_err(|error| unwritable(&path, error))
+        std::fs::rename(&part.0, &path).map_err(|error| unwritable(&path, error))
     }
 }
 

@@ -18,10 +18,7 @@ const SAMPLES: [(&str, &str); 3] = [
 
 /// Writes a definition file and sample data beside it. Existing files are never touched.
 pub(crate) fn init(format: Format, config: &Path) -> Result<()> {
-    let folder = match config.parent() {
-        Some(folder) if folder != Path::new("") => folder,
-        _ => Path::new("."),
-    };
+    let folder = config.parent().unwrap_or(Path::new(""));
     let mut files = vec![(config.to_path_buf(), DEFINITIONS)];
     files.extend(SAMPLES.iter().map(|(name, text)| (folder.join(name), *text)));
     if let Some((path, _)) = files.iter().find(|(path, _)| path.exists()) {
@@ -36,7 +33,7 @@ pub(crate) fn init(format: Format, config: &Path) -> Result<()> {
                 .permanent()
                 .with_source(error)
         };
-        if let Some(folder) = path.parent() {
+        if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
             std::fs::create_dir_all(folder).map_err(failed)?;
         }
         let mut file = std::fs::File::create_new(path).map_err(failed)?;

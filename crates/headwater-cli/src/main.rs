@@ -36,7 +36,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            output::tell(&format!("error: {error}"));
             ExitCode::FAILURE
         }
     }
@@ -63,7 +63,7 @@ async fn run(cli: Cli) -> Result<()> {
         _ => {}
     }
     for warning in store.warnings().await? {
-        eprintln!("warning: {warning}");
+        output::tell(&format!("warning: {warning}"));
     }
     match cli.command {
         Command::Ingest(args) => ingest::ingest(format, &store, &args).await,

@@ -30,6 +30,11 @@ pub(crate) fn line(text: &str) -> Result<()> {
     }
 }
 
+/// Tells something on stderr. Nobody may be listening, which is no reason to stop.
+pub(crate) fn tell(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Result<String> {
     serde_json::to_string(value).map_err(|error| Error::unexpected("the result cannot be printed").with_source(error))
 }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::output::tell;
+
 /// Plain lines come no oftener than this.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -53,7 +55,7 @@ impl Progress {
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if always || last.is_none_or(|last| last.elapsed() >= PAUSE) {
             *last = Some(Instant::now());
-            eprintln!("{message}");
+            tell(message);
         }
     }
 }

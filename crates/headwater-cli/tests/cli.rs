@@ -1,0 +1,346 @@
+//! The command itself, run as users run it.
+#![allow(clippy::unwrap_used)] // Helpers of tests.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+struct Project(TempDir);
+
+impl Project {
+    fn empty() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    /// The project that `headwater init` writes, applied.
+    fn applied() -> Self {
+        let project = Self::empty();
+        project.ok(&["init"]);
+        project.ok(&["apply"]);
+        project
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.path(name), text).unwrap();
+    }
+
+    fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = self.read(name);
+        assert!(text.contains(from), "{name} has no {from}");
+        self.write(name, &text.replace(from, to));
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_headwater"));
+        command.args(args).current_dir(self.0.path()).env_remove("RUST_LOG");
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// What it prints; it has to succeed.
+    fn ok(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{args:?} failed: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn json(&self, args: &[&str]) -> Value {
+        let text = self.ok(&[&["--output", "json"], args].concat());
+        assert_eq!(text.lines().count(), 1, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What it complains of; it has to fail and to print nothing else.
+    fn fails(&self, args: &[&str]) -> String {
+        let output = self.run(args);
+        assert!(!output.status.success(), "{args:?} succeeded");
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "", "{args:?}");
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// The values of one feature for these drivers.
+    fn online(&self, feature: &str, drivers: &Value) -> Value {
+        let entities = json!({ "driver_id": drivers }).to_string();
+        let answer = self.json(&["get-online-features", "--features", feature, "--entities", &entities]);
+        answer["results"][1]["values"].clone()
+    }
+}
+
+#[test]
+fn the_starter_project_works_from_end_to_end() {
+    let project = Project::empty();
+    assert!(project.ok(&["init"]).contains("headwater apply"));
+    let plan = project.json(&["plan"]);
+    assert_eq!(plan["project"], "drivers");
+    assert!(!project.path("data/registry.json").exists(), "a plan changes nothing");
+    project.ok(&["apply"]);
+    assert_eq!(project.json(&["plan"])["changes"], json!([]));
+
+    project.ok(&["ingest", "--until-caught-up"]);
+    let answer = project.json(&[
+        "get-online-features",
+        "--feature-service",
+        "driver_activity",
+        "--entities",
+        r#"{"driver_id": [1001, 1002, 1003, 7]}"#,
+    ]);
+    let epoch = "1970-01-01T00:00:00Z";
+    let times = json!(["2026-01-02T09:00:00Z", "2026-01-02T08:00:00Z", "2026-01-02T09:30:00Z", epoch]);
+    assert_eq!(
+        answer,
+        json!({
+            "metadata": {"feature_names": ["driver_id", "conv_percentage", "trips"]},
+            "results": [
+                {
+                    "values": [1001, 1002, 1003, 7],
+                    "statuses": ["PRESENT", "PRESENT", "PRESENT", "PRESENT"],
+                    "event_timestamps": [epoch, epoch, epoch, epoch],
+                },
+                {
+                    "values": [75.0, 25.0, null, null],
+                    "statuses": ["PRESENT", "PRESENT", "NULL_VALUE", "NOT_FOUND"],
+                    "event_timestamps": times,
+                },
+                {
+                    "values": [14, 7, 0, null],
+                    "statuses": ["PRESENT", "PRESENT", "PRESENT", "NOT_FOUND"],
+                    "event_timestamps": times,
+                },
+            ],
+        })
+    );
+
+    let historical = |out: &str| {
+        project.json(&[
+            "get-historical-features",
+            "--feature-service",
+            "driver_activity",
+            "--entity-df",
+            "sample/trips.csv",
+            "--out",
+            out,
+        ])
+    };
+    assert_eq!(historical("training.parquet")["rows"], 6);
+    historical("training.csv");
+    let lines = project.read("training.csv");
+    let mut lines = lines.lines();
+    assert_eq!(lines.next(), Some("driver_id,event_timestamp,tip,conv_percentage,trips"));
+    let ends: Vec<&str> = lines.map(|line| line.splitn(3, ',').nth(2).unwrap()).collect();
+    assert_eq!(ends, ["2.5,40.0,10", "0.0,50.0,12", "1.0,75.0,14", "3.0,25.0,7", "0.5,,", "4.0,60.0,9"]);
+    // A Parquet file can be the entity rows of another.
+    project.ok(&[
+        "get-historical-features",
+        "--features",
+        "driver_stats:trips",
+        "--full-feature-names",
+        "--entity-df",
+        "training.parquet",
+        "--out",
+        "again.csv",
+    ]);
+    let header = "driver_id,event_timestamp,tip,conv_percentage,trips,driver_stats__trips\n";
+    assert!(project.read("again.csv").starts_with(header));
+
+    let status = project.json(&["status"]);
+    assert_eq!(status["jobs"][0]["state"], "stopped");
+    assert_eq!(status["jobs"][0]["splits"][0]["rows"], 5);
+    for text in [project.ok(&["status"]), project.ok(&["plugins"]), project.ok(&["compact"])] {
+        assert!(text.starts_with("project drivers") || text.starts_with('+'), "{text}");
+    }
+
+    let removed = project.json(&["teardown"]);
+    assert_eq!(removed["logs"].as_array().unwrap().len(), 1);
+    assert!(project.fails(&["status"]).contains("nothing was applied yet for project `drivers`"));
+}
+
+#[test]
+fn init_never_overwrites() {
+    let project = Project::empty();
+    project.write("headwater.yaml", "mine");
+    assert!(project.fails(&["init"]).contains("`headwater.yaml` is there already; nothing was written"));
+    assert_eq!(project.read("headwater.yaml"), "mine");
+    assert!(!project.path("sample").exists());
+    project.ok(&["-c", "elsewhere/store.yaml", "init"]);
+    project.ok(&["-c", "elsewhere/store.yaml", "apply"]);
+    assert!(project.path("elsewhere/data/registry.json").exists());
+}
+
+#[test]
+fn materialised_history_is_served_and_never_replaces_newer_values() {
+    let project = Project::applied();
+    let done = project.json(&["materialize", "2026-01-01", "2026-01-02T00:00:00Z", "--views", "driver_stats"]);
+    assert_eq!((&done[0]["rows"], &done[0]["written"]), (&json!(3), &json!(3)));
+    assert_eq!(project.online("driver_stats:trips", &json!([1001, 1004])), json!([10, 9]));
+    project.ok(&["ingest", "--until-caught-up"]);
+    let done = project.json(&["materialize-incremental", "2026-01-03"]);
+    assert_eq!(done[0]["rows"], 0);
+    project.ok(&["materialize", "2026-01-01", "2026-01-03"]);
+    assert_eq!(project.online("driver_stats:trips", &json!([1001, 1004])), json!([14, 9]));
+    let error = project.fails(&["materialize", "2026-01-02", "2026-01-01"]);
+    assert!(error.contains("the interval ends before it begins"), "{error}");
+    let error = project.fails(&["materialize", "yesterday", "2026-01-01"]);
+    assert!(error.contains("`yesterday` is not a time"), "{error}");
+}
+
+#[test]
+fn pushed_rows_are_transformed() {
+    let project = Project::applied();
+    let row = r#"{"driver_id": 1001, "event_timestamp": "2026-02-01T00:00:00Z", "conv_rate": 0.5, "trips": 99, "created": null}"#;
+    project.write("rows.ndjson", &format!("{row}\n"));
+    let pushed = project.json(&["push", "driver_events", "--file", "rows.ndjson", "--to", "online_and_offline"]);
+    assert_eq!(pushed[0]["logged"], 1);
+    assert_eq!(project.online("driver_stats:conv_percentage", &json!([1001])), json!([50.0]));
+    project.write("bad.csv", "driver_id,event_timestamp,conv_rate,trips,created\nx,2026-02-01T00:00:00Z,0.5,1,\n");
+    let error = project.fails(&["push", "driver_events", "--file", "bad.csv"]);
+    assert!(error.contains("nothing was written: row 1: column `driver_id`"), "{error}");
+    let error = project.fails(&["push", "driver_events", "--file", "bad.csv", "--to", "nowhere"]);
+    assert!(error.contains("`nowhere` is nowhere to push to"), "{error}");
+    let error = project.fails(&["push", "driver_history", "--file", "rows.ndjson"]);
+    assert!(error.contains("source `driver_history` is a batch source"), "{error}");
+}
+
+#[test]
+fn a_bad_record_is_put_aside_and_brought_in_after_a_fix() {
+    let project = Project::applied();
+    let event = |driver: u32, trips: u64| {
+        format!(
+            r#"{{"driver_id": {driver}, "event_timestamp": "2026-01-02T10:00:00Z", "conv_rate": 0.5, "trips": {trips}}}"#
+        )
+    };
+    let mut events = project.read("sample/driver_events.ndjson");
+    events.push_str(&format!("{}\nnot json\n{}\n", event(1009, 3_000_000_000), event(1010, 4)));
+    project.write("sample/driver_events.ndjson", &events);
+    project.ok(&["ingest", "--until-caught-up"]);
+    assert_eq!(project.online("driver_stats:trips", &json!([1009, 1010])), json!([null, 4]));
+    let letters = project.json(&["dead-letters", "list"]);
+    assert_eq!(letters.as_array().unwrap().len(), 2, "{letters}");
+    assert!(letters[0]["record"].as_str().unwrap().contains("3000000000"), "{letters}");
+    assert_eq!(letters[1]["record"], "not json");
+    assert!(project.ok(&["dead-letters", "list"]).contains("not json"));
+
+    // With a wider type the first is good.
+    project.edit("headwater.yaml", "trips int,", "trips bigint,");
+    project.edit("headwater.yaml", "name: trips,           dtype: int32", "name: trips,           dtype: int64");
+    let output = project.run(&["dead-letters", "list"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("warning: the definitions differ"), "{output:?}");
+    project.ok(&["apply"]);
+    project.ok(&["ingest", "--until-caught-up"]);
+    project.ok(&["dead-letters", "replay"]);
+    assert_eq!(project.online("driver_stats:trips", &json!([1009, 1010])), json!([3_000_000_000_i64, 4]));
+    let letters = project.json(&["dead-letters", "list"]);
+    let mut open = letters.as_array().unwrap().iter().filter(|letter| letter["resolved"] == false);
+    assert!(open.all(|letter| letter["record"] == "not json"), "{letters}");
+}
+
+#[test]
+fn a_followed_ingest_stops_in_good_order_when_it_is_told_to() {
+    let project = Project::applied();
+    let path = "path: sample/driver_events.ndjson";
+    project.edit("headwater.yaml", path, &format!("{path}\n    follow: true"));
+    project.ok(&["apply"]);
+    let mut child = project.command(&["ingest"]).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    // Its progress tells when the records are in.
+    let stderr = BufReader::new(child.stderr.take().unwrap());
+    let mut lines = stderr.lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("driver_events: 5 rows")), "it ended before it read");
+    let told = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    assert!(child.wait().unwrap().success());
+    assert_eq!(project.online("driver_stats:trips", &json!([1001])), json!([14]));
+    // What it had read is published and committed: nothing is read twice, what was added is.
+    let mut events = fs::OpenOptions::new().append(true).open(project.path("sample/driver_events.ndjson")).unwrap();
+    writeln!(events, r#"{{"driver_id": 1001, "event_timestamp": "2026-01-03T00:00:00Z", "trips": 21}}"#).unwrap();
+    project.ok(&["ingest", "--until-caught-up"]);
+    assert_eq!(project.online("driver_stats:trips", &json!([1001])), json!([21]));
+    assert_eq!(project.json(&["status"])["jobs"][0]["splits"][0]["rows"], 6);
+}
+
+#[test]
+fn resets_go_forward_and_back() {
+    let project = Project::applied();
+    project.ok(&["reset", "driver_events", "--to", "latest"]);
+    project.ok(&["ingest", "--until-caught-up"]);
+    assert_eq!(project.online("driver_stats:trips", &json!([1001])), json!([null]));
+    let done = project.json(&["reset", "driver_events", "--to", "earliest"]);
+    assert_eq!(done["views"][0]["what"], "back");
+    project.ok(&["ingest", "--until-caught-up"]);
+    assert_eq!(project.online("driver_stats:trips", &json!([1001])), json!([14]));
+    let error = project.fails(&["reset", "driver_events", "--to", "sometime"]);
+    assert!(error.contains("write `earliest`, `latest` or a time"), "{error}");
+}
+
+#[test]
+fn mistakes_are_named() {
+    let project = Project::empty();
+    assert!(project.fails(&["plan"]).contains("there is no definition file `headwater.yaml`"));
+    project.ok(&["init"]);
+    project.ok(&["apply"]);
+    for (features, entities, expected) in [
+        ("driver_stat:trips", "{}", "did you mean `driver_stats`?"),
+        ("driver_stats:trip", "{}", "did you mean `trips`?"),
+        ("driver_stats", "{}", "view `driver_stats` needs the join key `driver_id`"),
+        ("driver_stats", r#"{"driver_id": ["x"]}"#, "join key `driver_id`, row 0: `\"x\"` is no `int64`"),
+        ("driver_stats", "[1]", "`--entities` takes JSON such as"),
+        ("driver_stats", "@missing.json", "`missing.json` cannot be read"),
+    ] {
+        let error = project.fails(&["get-online-features", "--features", features, "--entities", entities]);
+        assert!(error.starts_with("error: ") && error.contains(expected), "{error}");
+        assert_eq!(error.trim_end().lines().count(), 1, "{error}");
+    }
+    project.write("entities.json", r#"{"driver_id": [1001]}"#);
+    project.ok(&["get-online-features", "--features", "driver_stats", "--entities", "@entities.json"]);
+
+    let historical = |df: &str, out: &str| {
+        project.fails(&["get-historical-features", "--features", "driver_stats", "--entity-df", df, "--out", out])
+    };
+    assert!(historical("none.csv", "out.csv").contains("there is no file `none.csv`"));
+    assert!(historical("sample/trips.csv", "out.txt").contains("there are `.parquet` and `.csv`"));
+    assert!(!project.path("out.txt").exists());
+
+    assert!(project.fails(&["ingest", "driver_event"]).contains("did you mean `driver_events`?"));
+    assert!(project.fails(&["ingest", "driver_history"]).contains("`driver_history`"));
+    project.edit("headwater.yaml", "entities: [driver]", "entities: [drivr]");
+    let error = project.fails(&["apply"]);
+    assert!(error.contains("headwater.yaml:") && error.contains("`driver`"), "{error}");
+}
+
+#[test]
+fn a_source_without_its_client_is_named() {
+    let project = Project::empty();
+    project.ok(&["init"]);
+    project.edit(
+        "headwater.yaml",
+        "type: file\n    path: sample/driver_events.ndjson",
+        "type: kafka\n    bootstrap_servers: localhost:9092\n    topic: drivers",
+    );
+    let applied = project.run(&["apply"]);
+    let text = if applied.status.success() {
+        project.fails(&["ingest"])
+    } else {
+        String::from_utf8_lossy(&applied.stderr).into_owned()
+    };
+    assert!(text.contains("`kafka`") && text.contains("cargo feature"), "{text}");
+    let plugins = project.json(&["plugins"]);
+    let enabled = |name: &str| {
+        plugins.as_array().unwrap().iter().find(|plugin| plugin["name"] == name).map(|plugin| plugin["enabled"].clone())
+    };
+    assert_eq!(enabled("kafka"), Some(json!(false)));
+    assert_eq!(enabled("sqlite"), Some(json!(true)));
+}
