@@ -12,7 +12,11 @@
 //! | `s3` | `s3://` paths for `file` and `parquet` | |
 //! | `full` | all of these | |
 //!
+//! [`guide`] explains how it is built, what its words mean and how to run it.
+//!
 //! Sections for `kafka` and `kinesis` are checked in every build. `memory` stores are always there.
+
+pub mod guide;
 
 pub use arrow;
 

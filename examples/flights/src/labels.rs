@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch, TimestampMicrosecondArray, UInt32Array};
+use arrow::array::{AsArray, RecordBatch, RecordBatchReader, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use headwater::history::EntityRows;

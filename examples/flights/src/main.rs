@@ -56,7 +56,10 @@ async fn main() -> Result<()> {
         .collect()
         .await?;
     let joined: usize = training.iter().map(RecordBatch::num_rows).sum();
-    println!("Joined {joined} flights to the departure before in {:.1} s. The first ten:", begun.elapsed().as_secs_f64());
+    println!(
+        "Joined {joined} flights to the departure before in {:.1} s. The first ten:",
+        begun.elapsed().as_secs_f64()
+    );
     data::write("training_set.parquet", &training)?;
     if let Some(first) = training.first() {
         println!("{}", pretty_format_batches(&[first.slice(0, first.num_rows().min(10))])?);
