@@ -113,3 +113,79 @@ proptest! {
         runtime.block_on(play(steps, follow));
     }
 }
+
+/// The rows of a directory's Parquet files as the stream and as the table give them: split, position, number.
+async fn both_ways(files: &[(i64, usize)], batch_records: usize, stops: &[usize]) {
+    let folder = Folder::new();
+    fs::create_dir(folder.path("d")).unwrap();
+    let mut expected = Vec::new();
+    let mut next = 0;
+    for (index, (count, group_rows)) in files.iter().enumerate() {
+        let name = format!("{index:02}.parquet");
+        folder.write(
+            &format!("d/{name}"),
+            super::parquet::encode(&super::parquet::rows(next..next + count), *group_rows),
+        );
+        expected.extend((0..*count).map(|row| (name.clone(), u64::try_from(row + 1).unwrap(), next + row)));
+        next += count;
+    }
+    let path = folder.path("d");
+
+    let source = open(&path, serde_json::json!({ "format": "parquet" })).unwrap();
+    let mut streamed = Vec::new();
+    let mut progress = BTreeMap::new();
+    // Each reader is dropped after some events, and the next one resumes behind what was taken.
+    for stop in stops.iter().copied().chain([usize::MAX]) {
+        let checkpoints = Arc::new(FixedCheckpoints { splits: progress.clone() });
+        let mut reader = source.subscribe(ReaderContext { checkpoints, batch_records, ..context() }).await.unwrap();
+        for _ in 0..stop {
+            let Some(event) = reader.next().await.unwrap() else { break };
+            match event {
+                StreamEvent::Batch(batch) => {
+                    let Payload::Rows(rows) = &batch.payload else { panic!("no rows") };
+                    let numbers = rows["n"].as_primitive::<arrow::datatypes::Int64Type>().values();
+                    for (number, at) in numbers.iter().zip(batch.positions.iter()) {
+                        let at = Position::new(at.unwrap().to_vec()).to_u64().unwrap();
+                        streamed.push((batch.split.to_string(), at, *number));
+                    }
+                    progress.insert(batch.split, Progress::Through(batch.through));
+                }
+                StreamEvent::SplitEnded(split) => drop(progress.insert(split, Progress::End)),
+                StreamEvent::Assigned(_) | StreamEvent::Revoked { .. } => {}
+            }
+        }
+    }
+    assert_eq!(streamed, expected);
+
+    use futures::TryStreamExt;
+    use headwater_core::BatchSource;
+    use headwater_core::batch::{Positions, ScanRequest};
+    let options = [("path".to_owned(), serde_json::Value::from(path.to_str().unwrap()))].into();
+    let config = Config { name: "t".into(), options, base_dir: ".".into() };
+    let table = crate::FileBatchSource::open(&crate::FileBatchConfig::from_config(&config).unwrap(), &config).unwrap();
+    let mut scanned = Vec::new();
+    let request = ScanRequest { columns: Some(vec!["n".into()]), ..ScanRequest::default() };
+    for fragment in table.fragments(&request).await.unwrap() {
+        let batches: Vec<_> = table.read(&fragment, &request).await.unwrap().try_collect().await.unwrap();
+        for batch in batches {
+            let Positions::Consecutive(first) = batch.positions else { panic!("rows are counted") };
+            let numbers = batch.rows["n"].as_primitive::<arrow::datatypes::Int64Type>().values();
+            scanned.extend(numbers.iter().zip(first..).map(|(number, at)| (fragment.split.to_string(), at, *number)));
+        }
+    }
+    assert_eq!(scanned, expected);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 32, ..ProptestConfig::default() })]
+
+    #[test]
+    fn parquet_rows_come_once_with_the_same_place_in_stream_and_table(
+        files in prop::collection::vec((0_i64..60, 1_usize..40), 1..5),
+        batch_records in 1_usize..50,
+        stops in prop::collection::vec(1_usize..8, 0..6),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(both_ways(&files, batch_records, &stops));
+    }
+}
