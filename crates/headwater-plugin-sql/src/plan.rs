@@ -4,6 +4,7 @@
 //! is decided in [`parse`](crate::parse), so filter, unnest and projection are the only steps there can be.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
@@ -18,7 +19,8 @@ use datafusion_physical_expr::expressions::{BinaryExpr, Literal, NegativeExpr, c
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 use datafusion_sql::planner::PlannerContext;
 use datafusion_sql::sqlparser::ast::{
-    ExcludeSelectItem, ExprWithAlias, Ident, SelectItem, SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
+    ExcludeSelectItem, Expr as SqlExpr, ExprWithAlias, Ident, SelectItem, SelectItemQualifiedWildcardKind, VisitMut,
+    VisitorMut, WildcardAdditionalOptions,
 };
 use headwater_core::transform::Fingerprint;
 use headwater_core::{Error, Result};
@@ -46,7 +48,7 @@ pub(crate) fn plan(select: &Select, input: &SchemaRef) -> Result<PlannedSql> {
     // Expressions see only the columns that some of them read, so that a filter does not copy the others.
     let used = filter.iter().chain(columns.iter().map(|(_, column)| column)).flat_map(|e| e.columns.iter().copied());
     let used = used.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>();
-    let narrow = Schema::new(used.iter().map(|index| Arc::clone(&input.fields()[*index])).collect::<Vec<FieldRef>>());
+    let narrow = Schema::new(used.iter().map(|index| plan_field(&input.fields()[*index])).collect::<Vec<_>>());
 
     let mut fingerprint = Fingerprint::default();
     let mut rows = Vec::new();
@@ -169,6 +171,33 @@ fn wildcard(options: &WildcardAdditionalOptions, resolver: &Resolver<'_>) -> Res
         .collect()
 }
 
+/// The planner takes an identifier that begins with `@` for a variable, so such columns have another name in plans.
+fn plan_name(column: &str) -> Option<String> {
+    column.starts_with('@').then(|| format!("column {column}"))
+}
+
+fn plan_field(field: &FieldRef) -> FieldRef {
+    match plan_name(field.name()) {
+        Some(name) => Arc::new(field.as_ref().clone().with_name(name)),
+        None => Arc::clone(field),
+    }
+}
+
+struct PlanNames;
+
+impl VisitorMut for PlanNames {
+    type Break = ();
+
+    fn pre_visit_expr(&mut self, expr: &mut SqlExpr) -> ControlFlow<()> {
+        if let SqlExpr::Identifier(ident) = expr
+            && let Some(name) = plan_name(&ident.value)
+        {
+            ident.value = name;
+        }
+        ControlFlow::Continue(())
+    }
+}
+
 /// A list that is unnested, while planning.
 struct PlannedUnnest {
     argument: Expr,
@@ -202,8 +231,11 @@ impl Scope {
     }
 
     fn logical(&self, what: &str, resolved: &Resolved) -> Result<Expr> {
+        let mut expr = resolved.expr.clone();
+        // This visitor never breaks.
+        let _ = expr.visit(&mut PlanNames);
         // The planner knows this door only; it looks at the expression alone.
-        let item = ExprWithAlias { expr: resolved.expr.clone(), alias: None };
+        let item = ExprWithAlias { expr, alias: None };
         FUNCTIONS
             .planner()
             .sql_to_expr_with_alias(item, &self.0, &mut PlannerContext::new())

@@ -138,6 +138,20 @@ fn unquoted_names_are_found_in_any_case() {
 }
 
 #[test]
+fn columns_have_any_name() {
+    for name in ["@timestamp", "a.b", "with space", "select", "Größe", "a\"b", "__timestamp", "t"] {
+        let input = Arc::new(Schema::new(vec![Field::new(name, DataType::Int64, true)]));
+        let quoted = name.replace('"', "\"\"");
+        let sql = format!("SELECT \"{quoted}\", \"{quoted}\" + 1 AS more FROM t WHERE t.\"{quoted}\" > 0");
+        let planned = SqlTransform::parse(&sql).unwrap().plan(&input).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(planned.output().field(0).name(), name);
+        let column = Arc::new(arrow::array::Int64Array::from(vec![0, 5]));
+        let batch = RecordBatch::try_new(input, vec![column]).unwrap();
+        assert_eq!(planned.apply(&batch).unwrap().rows.column(1).as_ref(), &arrow::array::Int64Array::from(vec![6]));
+    }
+}
+
+#[test]
 fn the_table_has_any_name_and_alias() {
     let expected: &[&str] = &[r#"{"trips":10}"#];
     for sql in [
