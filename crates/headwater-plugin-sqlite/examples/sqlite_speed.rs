@@ -1,4 +1,4 @@
-//! Prints how fast the store writes and reads: `cargo run --release -p headwater-plugin-sqlite --example speed`.
+//! Prints how fast the store writes and reads: `cargo run --release -p headwater-plugin-sqlite --example sqlite_speed`.
 
 use std::time::Instant;
 

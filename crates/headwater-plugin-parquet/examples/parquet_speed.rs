@@ -1,4 +1,4 @@
-//! Prints how fast the store writes and reads: `cargo run --release -p headwater-plugin-parquet --example speed [FOLDER]`.
+//! Prints how fast the store writes and reads: `cargo run --release -p headwater-plugin-parquet --example parquet_speed [FOLDER]`.
 //! With a folder, the log is left there.
 
 use std::collections::BTreeMap;
