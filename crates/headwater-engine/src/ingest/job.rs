@@ -1,15 +1,16 @@
 //! A job: one source, feeding all its views.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::definitions::{SourceKind, StreamSettings};
-use headwater_core::{Error, ErrorKind, Result, StreamSource};
+use headwater_core::{Error, ErrorKind, Result, SplitId, StreamSource};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::IngestOptions;
-use super::checkpoint::{self, GroupCheckpoints};
+use super::checkpoint::{self, Checkpoint, GroupCheckpoints};
 use super::decode::Decoder;
 use super::retry::retry;
 use super::status::{self, Board, JobState, JobStatus};
@@ -239,23 +240,32 @@ impl Job {
         }
     }
 
-    /// Views that serve, views that were catching up, and new ones are read apart.
+    /// Views that serve and are up to date, views that are behind, and new ones are read apart.
     async fn groups(&self) -> Result<Vec<Group>> {
         let online = self.project.online.as_ref();
         let name = &self.project.definitions.project;
         let pauses = self.options.tuning.pauses();
         let serving = retry("online store", pauses, &self.board, || Serving::read(online, name)).await?.0;
-        let mut kinds: [Vec<Arc<View>>; 3] = Default::default();
-        let [serve, started, new] = &mut kinds;
+        let mut reached = Vec::with_capacity(self.views.len());
         for view in &self.views {
             let load = || checkpoint::load(online, name, view);
-            if serving.get(&view.name).is_some_and(|serving| serving.generation == view.generation) {
-                serve.push(Arc::clone(view));
-            } else if !retry("checkpoint", pauses, &self.board, load).await?.0.is_empty() {
-                started.push(Arc::clone(view));
-            } else {
-                new.push(Arc::clone(view));
-            }
+            reached.push(retry("checkpoint", pauses, &self.board, load).await?.0);
+        }
+        // A view that has not come as far as another, in any split, would hold it up.
+        let is_behind = |own: &BTreeMap<SplitId, Checkpoint>| {
+            let others = reached.iter().flatten();
+            others.into_iter().any(|(split, other)| own.get(split).is_none_or(|own| own.through < other.through))
+        };
+        let mut kinds: [Vec<Arc<View>>; 3] = Default::default();
+        let [serve, started, new] = &mut kinds;
+        for (view, own) in self.views.iter().zip(&reached) {
+            let serves = serving.get(&view.name).is_some_and(|serving| serving.generation == view.generation);
+            let kind = match own {
+                own if own.is_empty() => &mut *new,
+                own if serves && !is_behind(own) => &mut *serve,
+                _ => &mut *started,
+            };
+            kind.push(Arc::clone(view));
         }
         let count = kinds.iter().filter(|views| !views.is_empty()).count();
         let mut groups = Vec::with_capacity(count);

@@ -66,3 +66,26 @@ async fn until_caught_up_ends_where_the_stream_ended_at_the_start() {
     job.wait().await.unwrap();
     assert_eq!(jobs(&world.project()).await.unwrap().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_is_added_reads_from_the_beginning() {
+    let mut world = World::new();
+    for index in 0..30 {
+        world.stream.event("a", index % 5, index, index as f64);
+    }
+    world.run().await;
+    // Where there is no older generation, the new one serves from the first.
+    let added = view("added", "g1");
+    let serving = Serving { view: added.name.clone(), generation: added.generation.clone(), applied: 0 };
+    serving.write(world.online.as_ref(), "test").await.unwrap();
+    world.views.insert(0, Arc::new(added));
+    world.stream.script.lock().unwrap().stall_after = Some(1);
+    let job = world.start().await;
+    world.stream.stalled.notified().await;
+    drop(job);
+    world.stream.script.lock().unwrap().stall_after = None;
+    world.run().await;
+    assert_eq!(world.log().await.len(), 30);
+    world.views.swap(0, 1);
+    assert_eq!(world.log().await.len(), 30);
+}

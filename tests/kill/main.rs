@@ -1,0 +1,225 @@
+//! Ingestion is killed with SIGKILL at 25 random moments and started again each time. In the end every record stands once
+//! in the log, for a plain reader of the directory too, and the online store is that of an undisturbed run.
+//!
+//! `HEADWATER_SEED` brings a run's moments back as far as the machine allows.
+
+#![allow(clippy::unwrap_used)] // A test, though the compiler does not take its helpers for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use headwater::FeatureStore;
+use headwater::arrow::array::AsArray;
+use headwater_testkit::Random;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+const KILLS: usize = 25;
+const FILES: usize = 3;
+const RECORDS: usize = 20_000;
+
+const DEFINITIONS: &str = r#"
+project: kill
+registry: data/registry.json
+online_store: { type: sqlite, path: data/online.db }
+offline_store: { type: parquet, path: data/offline }
+entities:
+  - { name: driver, join_keys: [driver_id], value_type: int64 }
+sources:
+  - name: history
+    type: file
+    path: history.parquet
+    timestamp_field: event_timestamp
+    created_timestamp_column: created
+  - name: events
+    type: file
+    path: events
+    timestamp_field: event_timestamp
+    created_timestamp_column: created
+    batch_source: history
+    record_format:
+      type: json
+      schema: driver_id bigint, event_timestamp timestamp, created timestamp, trips bigint, rate double
+stream_feature_views:
+  - name: rates
+    entities: [driver]
+    schema: [{ name: rate, dtype: float32 }, { name: trips, dtype: int64 }]
+    online: true
+    offline: true
+    source: events
+  - name: trips
+    entities: [driver]
+    schema: [{ name: trips, dtype: int64 }]
+    online: true
+    offline: true
+    source: events
+"#;
+
+/// Writes a project and its events: out of order, with ties, and every thousandth malformed. The trips are the number of
+/// the record. Gives back how many are good.
+fn write_project(folder: &Path) -> usize {
+    std::fs::create_dir_all(folder.join("events")).unwrap();
+    std::fs::write(folder.join("headwater.yaml"), DEFINITIONS).unwrap();
+    let mut random = Random::new(7);
+    let mut good = 0;
+    for file in 0..FILES {
+        let mut text = String::new();
+        for index in 0..RECORDS {
+            let number = file * RECORDS + index;
+            if number % 1_000 == 500 {
+                writeln!(text, "{{\"driver_id\": {number}, ").unwrap();
+                continue;
+            }
+            good += 1;
+            let (driver, minute, second) = (random.below(3_000), random.below(60), random.below(60));
+            writeln!(
+                text,
+                "{{\"driver_id\":{driver},\"event_timestamp\":\"2021-04-12T10:{minute:02}:{second:02}Z\",\
+                 \"created\":\"2021-04-12T11:00:0{}Z\",\"trips\":{number},\"rate\":0.{index}}}",
+                random.below(10)
+            )
+            .unwrap();
+        }
+        std::fs::write(folder.join(format!("events/part-{file}.ndjson")), text).unwrap();
+    }
+    good
+}
+
+fn start(folder: &Path) -> Child {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_ingest-job"))
+        .arg(folder.join("headwater.yaml"))
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    child
+}
+
+fn parquet_files(folder: &Path, out: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            parquet_files(&path, out);
+        } else if path.extension().is_some_and(|extension| extension == "parquet") {
+            out.push(path);
+        }
+    }
+}
+
+/// Every row of every `*.parquet` file below the log of a view: (split, position) → the number of the record.
+fn plain_rows(folder: &Path, view: &str) -> (usize, BTreeMap<(String, Vec<u8>), i64>) {
+    let mut files = Vec::new();
+    parquet_files(&folder.join("data/offline").join(view), &mut files);
+    let mut count = 0;
+    let mut rows = BTreeMap::new();
+    for file in files {
+        let file = std::fs::File::open(file).unwrap();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            count += batch.num_rows();
+            let column = |name: &str| batch.column_by_name(name).unwrap();
+            let splits =
+                headwater::arrow::compute::cast(column("_split"), &headwater::arrow::datatypes::DataType::Utf8)
+                    .unwrap();
+            for row in 0..batch.num_rows() {
+                let split = splits.as_string::<i32>().value(row).to_owned();
+                let position = column("_position").as_binary::<i32>().value(row).to_vec();
+                let number = column("trips").as_primitive::<headwater::arrow::datatypes::Int64Type>().value(row);
+                rows.insert((split, position), number);
+            }
+        }
+    }
+    (count, rows)
+}
+
+/// What a folder's online store holds: view → key → (version, value).
+type Online = BTreeMap<String, BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>>;
+
+/// The newest values of both views, and how many dead letters there are.
+fn open(folder: &Path) -> (Online, usize) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let store = FeatureStore::builder()
+            .registry(headwater::registry().unwrap())
+            .file(folder.join("headwater.yaml"))
+            .open()
+            .await
+            .unwrap();
+        let project = store.project().await.unwrap();
+        let mut online = Online::new();
+        for view in &project.views {
+            let table = format!("kill/{}/{}", view.name, view.generation);
+            let rows = project.online.get_prefixes(&table, &[Default::default()]).await.unwrap().remove(0);
+            let rows = rows.into_iter().map(|row| (row.key.to_vec(), (row.version.to_vec(), row.value.to_vec())));
+            online.insert(view.name.clone(), rows.collect());
+        }
+        let dead = headwater::ingest::dead_letters(&project).await.unwrap();
+        let dead = dead.iter().map(|listed| (&listed.letter.view, &listed.letter.split, &listed.letter.position));
+        let dead = dead.collect::<Vec<_>>();
+        assert_eq!(dead.iter().collect::<BTreeSet<_>>().len(), dead.len(), "a dead letter stands twice");
+        (online, dead.len())
+    })
+}
+
+#[test]
+fn killed_at_any_moment_every_record_counts_once() {
+    let undisturbed = tempfile::tempdir().unwrap();
+    let good = write_project(undisturbed.path());
+    assert!(start(undisturbed.path()).wait().unwrap().success());
+    let (expected_online, expected_dead) = open(undisturbed.path());
+    assert!(expected_online.values().all(|rows| rows.len() == 3_000));
+    assert_eq!(expected_dead, 2 * (FILES * RECORDS - good));
+
+    let seed = std::env::var("HEADWATER_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or_else(|| u64::from(std::process::id()));
+    println!("seed {seed}");
+    let mut random = Random::new(seed);
+    let (mut kills, mut kills_amid_work, mut rounds) = (0, 0, 0);
+    while kills < KILLS {
+        rounds += 1;
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(write_project(folder.path()), good);
+        loop {
+            let mut child = start(folder.path());
+            if kills == KILLS {
+                assert!(child.wait().unwrap().success());
+                break;
+            }
+            std::thread::sleep(Duration::from_micros(random.below(250_000) as u64));
+            if let Some(done) = child.try_wait().unwrap() {
+                assert!(done.success());
+                break;
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            kills += 1;
+            let logged = plain_rows_if_any(folder.path());
+            if logged > 0 && logged < 2 * good {
+                kills_amid_work += 1;
+            }
+        }
+        let numbers: BTreeSet<i64> = (0..FILES * RECORDS).filter(|n| n % 1_000 != 500).map(|n| n as i64).collect();
+        for view in ["rates", "trips"] {
+            let (count, rows) = plain_rows(folder.path(), view);
+            assert_eq!((count, rows.len()), (good, good), "round {rounds}: `{view}` for a plain reader");
+            assert_eq!(rows.into_values().collect::<BTreeSet<_>>(), numbers, "round {rounds}: `{view}`");
+        }
+        let (online, dead) = open(folder.path());
+        assert!(online == expected_online, "round {rounds}: the online store is another");
+        assert_eq!(dead, expected_dead, "round {rounds}: dead letters");
+    }
+    println!("{kills} kills in {rounds} rounds, {kills_amid_work} of them with a part of the records published");
+    assert!(kills_amid_work >= KILLS / 4, "most kills missed the work: {kills_amid_work} of {kills}");
+}
+
+fn plain_rows_if_any(folder: &Path) -> usize {
+    let views = ["rates", "trips"];
+    let there = views.iter().filter(|view| folder.join("data/offline").join(view).exists());
+    there.map(|view| plain_rows(folder, view).0).sum()
+}
