@@ -12,7 +12,7 @@ use headwater_core::{Error, ErrorKind, Micros, Result};
 use super::memory::Budget;
 use super::row::Row;
 
-/// More runs than this are first merged into one, so that their buffers stay few.
+/// Where there are so many runs, the shorter half of them is merged into one, so that their buffers stay few.
 const MOST_RUNS: usize = 64;
 /// The most and the fewest rows that a run's buffer holds.
 const BUFFER_ROWS: (usize, usize) = (32_768, 128);
@@ -56,7 +56,7 @@ impl Runs {
             return Ok(());
         }
         if self.runs.len() >= MOST_RUNS {
-            self.merge_into_one()?;
+            self.merge_shorter_half()?;
         }
         let start = self.end;
         for piece in rows.chunks(BUFFER_ROWS.0) {
@@ -71,74 +71,42 @@ impl Runs {
     pub(super) fn merge(&mut self, rows: &[Row], end: Option<Micros>, each: &mut impl FnMut(&Row)) -> Result<()> {
         let by_created = self.by_created;
         let mut rows = rows.iter().peekable();
-        self.merge_runs(end, |row| {
-            while let Some(earlier) = rows.next_if(|own| own.visible(by_created) < row.visible(by_created)) {
-                each(earlier);
+        if let Some(file) = &mut self.file {
+            merge(&mut self.runs, file, (by_created, self.buffer_rows), end, |_, row| {
+                while let Some(earlier) = rows.next_if(|own| own.visible(by_created) < row.visible(by_created)) {
+                    each(earlier);
+                }
+                each(row);
+                Ok(())
+            })?;
+            if self.runs.is_empty() {
+                // Nothing in the file is needed any more: its space goes back.
+                file.set_len(0).map_err(|error| failed("emptied", error))?;
+                self.end = 0;
             }
-            each(row);
-            Ok(())
-        })?;
+        }
         rows.for_each(each);
         Ok(())
     }
 
-    fn merge_runs(&mut self, end: Option<Micros>, mut each: impl FnMut(&Row) -> Result<()>) -> Result<()> {
-        let by_created = self.by_created;
+    /// Merging always the shorter runs writes a row once for each time that the data doubles, roughly.
+    fn merge_shorter_half(&mut self) -> Result<()> {
+        self.runs.sort_by_key(|run| std::cmp::Reverse(run.left()));
+        let mut shorter = self.runs.split_off(self.runs.len() / 2);
         let Some(file) = &mut self.file else { return Ok(()) };
-        let mut heads = BinaryHeap::with_capacity(self.runs.len());
-        for (number, run) in self.runs.iter_mut().enumerate() {
-            if let Some(row) = run.peek(file, self.buffer_rows)? {
-                heads.push(Reverse((row.visible(by_created), number)));
-            }
-        }
-        while let Some(mut head) = heads.peek_mut() {
-            let Reverse((visible, number)) = *head;
-            if end.is_some_and(|end| visible >= end) {
-                break;
-            }
-            let run = &mut self.runs[number];
-            if let Some(row) = run.peek(file, self.buffer_rows)? {
-                each(&row)?;
-                run.at += 1;
-            }
-            match run.peek(file, self.buffer_rows)? {
-                Some(row) => *head = Reverse((row.visible(by_created), number)),
-                None => {
-                    PeekMut::pop(head);
-                }
-            }
-        }
-        drop(heads);
-        self.runs.retain(|run| !run.is_done());
-        if self.runs.is_empty() {
-            // Nothing in the file is needed any more: its space goes back.
-            file.set_len(0).map_err(|error| failed("emptied", error))?;
-            self.end = 0;
-        }
-        Ok(())
-    }
-
-    fn merge_into_one(&mut self) -> Result<()> {
-        let mut merged = Self {
-            by_created: self.by_created,
-            folder: self.folder.clone(),
-            buffer_rows: self.buffer_rows,
-            file: None,
-            end: 0,
-            runs: Vec::new(),
-        };
-        let mut rows: Vec<Row> = Vec::with_capacity(self.buffer_rows);
-        self.merge_runs(None, |row| {
+        let (start, mut end, most) = (self.end, self.end, self.buffer_rows);
+        let mut rows: Vec<Row> = Vec::with_capacity(most);
+        merge(&mut shorter, file, (self.by_created, most), None, |file, row| {
             rows.push(*row);
-            if rows.len() == rows.capacity() {
-                merged.append(&rows)?;
+            if rows.len() >= most {
+                end += write(file, end, &rows)?;
                 rows.clear();
             }
             Ok(())
         })?;
-        merged.append(&rows)?;
-        merged.runs.push(Run { unread: 0..merged.end, buffer: Vec::new(), at: 0 });
-        *self = merged;
+        end += write(file, end, &rows)?;
+        self.end = end;
+        self.runs.push(Run { unread: start..end, buffer: Vec::new(), at: 0 });
         Ok(())
     }
 
@@ -153,17 +121,61 @@ impl Runs {
                 none.insert(made.map_err(|error| failed("made", error))?)
             }
         };
-        let mut bytes = Vec::with_capacity(rows.len() * Row::BYTES);
-        rows.iter().for_each(|row| row.write(&mut bytes));
-        file.seek(SeekFrom::Start(self.end))
-            .and_then(|_| file.write_all(&bytes))
-            .map_err(|error| failed("written", error))?;
-        self.end += bytes.len() as u64;
+        self.end += write(file, self.end, rows)?;
         Ok(())
     }
 }
 
+/// Hands over the rows of `runs` that are visible before `end` as one ordered sequence, and drops runs that are done.
+fn merge(
+    runs: &mut Vec<Run>,
+    file: &mut File,
+    (by_created, buffer_rows): (bool, usize),
+    end: Option<Micros>,
+    mut each: impl FnMut(&mut File, &Row) -> Result<()>,
+) -> Result<()> {
+    let mut heads = BinaryHeap::with_capacity(runs.len());
+    for (number, run) in runs.iter_mut().enumerate() {
+        if let Some(row) = run.peek(file, buffer_rows)? {
+            heads.push(Reverse((row.visible(by_created), number)));
+        }
+    }
+    while let Some(mut head) = heads.peek_mut() {
+        let Reverse((visible, number)) = *head;
+        if end.is_some_and(|end| visible >= end) {
+            break;
+        }
+        let run = &mut runs[number];
+        if let Some(row) = run.peek(file, buffer_rows)? {
+            each(file, &row)?;
+            run.at += 1;
+        }
+        match run.peek(file, buffer_rows)? {
+            Some(row) => *head = Reverse((row.visible(by_created), number)),
+            None => {
+                PeekMut::pop(head);
+            }
+        }
+    }
+    drop(heads);
+    runs.retain(|run| !run.is_done());
+    Ok(())
+}
+
+/// Writes rows at an offset. Returns their bytes.
+fn write(file: &mut File, at: u64, rows: &[Row]) -> Result<u64> {
+    let mut bytes = Vec::with_capacity(rows.len() * Row::BYTES);
+    rows.iter().for_each(|row| row.write(&mut bytes));
+    file.seek(SeekFrom::Start(at)).and_then(|_| file.write_all(&bytes)).map_err(|error| failed("written", error))?;
+    Ok(bytes.len() as u64)
+}
+
 impl Run {
+    /// How many bytes of it are left, about.
+    fn left(&self) -> u64 {
+        self.unread.end - self.unread.start + ((self.buffer.len() - self.at) * Row::BYTES) as u64
+    }
+
     fn is_done(&self) -> bool {
         self.at >= self.buffer.len() && self.unread.is_empty()
     }

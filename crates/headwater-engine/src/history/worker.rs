@@ -79,7 +79,7 @@ pub(super) fn work(
                 while keeping.budget.is_exceeded() {
                     let most = lanes.iter_mut().max_by_key(|lane| lane.waiting.in_memory());
                     match most {
-                        Some(lane) if lane.waiting.in_memory() >= fewest => lane.waiting.spill()?,
+                        Some(lane) if lane.waiting.in_memory() >= fewest => lane.relieve()?,
                         // The memory is in use elsewhere: the worker that has it will find out.
                         _ => break,
                     }
@@ -103,6 +103,10 @@ struct Lane {
     /// The first fragment that is not done: nothing visible before it begins can come any more.
     first_open: usize,
     waiting: Waiting,
+    /// How far the rows that waited have been walked.
+    walked: Option<Micros>,
+    /// As many rows have to wait before it is worth to look which of them need not.
+    patience: usize,
     walk: Option<Walk>,
     answers: Vec<RowId>,
 }
@@ -114,6 +118,8 @@ impl Lane {
             starts: view.starts,
             first_open: 0,
             waiting: Waiting::new(keeping.by_created, Arc::clone(&keeping.budget), keeping.folder.clone()),
+            walked: None,
+            patience: 0,
             walk: Some(Walk::new(view.asked, worker, view.ttl, keeping.by_created)),
             answers: Vec::new(),
         }
@@ -126,20 +132,44 @@ impl Lane {
         if turn == self.first_open { self.advance() } else { Ok(()) }
     }
 
-    /// Walks on, as far as is certain.
+    /// Notes how far the walk is free to go, and walks on where enough rows wait.
     fn advance(&mut self) -> Result<()> {
         while self.done.get(self.first_open).is_some_and(|done| *done) {
             self.first_open += 1;
         }
-        let open = self.starts.get(self.first_open).copied();
+        match self.starts.get(self.first_open).copied() {
+            // Where fragments overlap, most rows go on waiting. To go through them only when they have doubled makes
+            // that linear in all.
+            Some(start) if self.waiting.in_memory() >= self.patience => self.walk_to(Some(start)),
+            Some(_) => Ok(()),
+            None => {
+                self.walk_to(None)?;
+                if let Some(walk) = self.walk.take() {
+                    self.answers = walk.finish();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes room: by walking on, or else by writing rows to disk.
+    fn relieve(&mut self) -> Result<()> {
+        let before = self.waiting.in_memory();
+        if let Some(start) = self.starts.get(self.first_open).copied() {
+            self.walk_to(Some(start))?;
+        }
+        if self.waiting.in_memory() == before { self.waiting.spill() } else { Ok(()) }
+    }
+
+    fn walk_to(&mut self, end: Option<Micros>) -> Result<()> {
+        if end.is_some() && self.walked >= end {
+            return Ok(());
+        }
         if let Some(walk) = &mut self.walk {
-            self.waiting.drain(open, |row| walk.take(row))?;
+            self.waiting.drain(end, |row| walk.take(row))?;
         }
-        if open.is_none()
-            && let Some(walk) = self.walk.take()
-        {
-            self.answers = walk.finish();
-        }
+        self.walked = end;
+        self.patience = self.waiting.in_memory() * 2;
         Ok(())
     }
 }
