@@ -10,6 +10,7 @@ mod secrets;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use headwater_core::definitions::{Definitions, ViewTransform};
@@ -31,7 +32,8 @@ pub(crate) struct State {
     definitions: Definitions,
     /// The views, by name.
     views: BTreeMap<String, AppliedView>,
-    /// Generations that are no longer current and whose rows were not dropped yet.
+    /// Generations that are no longer current. They are never forgotten: rows of theirs may lie anywhere, so none is
+    /// used again.
     previous: Vec<Previous>,
 }
 
@@ -122,14 +124,9 @@ impl State {
         self.applied_at
     }
 
-    /// Generations that are no longer current and whose rows were not dropped yet: (view, generation).
+    /// Generations that are no longer current, of views that are there and of views that are gone: (view, generation).
     pub(crate) fn previous(&self) -> Vec<(String, String)> {
         self.previous.iter().map(|previous| (previous.view.clone(), previous.generation.clone())).collect()
-    }
-
-    /// Forgets a previous generation, after its rows were dropped.
-    pub(crate) fn forget(&mut self, view: &str, generation: &str) {
-        self.previous.retain(|previous| previous.view != view || previous.generation != generation);
     }
 
     /// Starts a new generation of a view whose definition is unchanged, and names it: its rows are to be made again.
@@ -149,7 +146,7 @@ impl State {
         Ok(generation)
     }
 
-    /// A generation under which no rows of the view lie yet.
+    /// A generation under which no rows of the view ever lay.
     fn fresh(&self, view: &str, parts: &Parts) -> String {
         fresh(&self.previous, view, parts)
     }
@@ -185,6 +182,8 @@ pub(crate) async fn plan(
         view.schema.clone_from(&resolved.view.features);
     }
     secrets::remove(&mut definitions, registry);
+    // The registry file may be moved with its project.
+    definitions.base_dir = PathBuf::new();
 
     let now = clock.now();
     let mut previous = state.map(|state| state.previous.clone()).unwrap_or_default();

@@ -72,12 +72,13 @@ impl<'a> Place<'a> {
 pub(super) struct Faults {
     list: Vec<Fault>,
     silent: Vec<(String, Option<Mark>)>,
+    unnamed: Vec<&'static str>,
 }
 
 impl Faults {
     /// Faults that are known already.
     pub(super) fn from(list: Vec<Fault>) -> Self {
-        Self { list, silent: Vec::new() }
+        Self { list, ..Self::default() }
     }
 
     /// Says nothing of this place from now on: what is wrong there follows from a fault that is known.
@@ -85,10 +86,25 @@ impl Faults {
         self.silent.push((place.path.clone(), place.mark));
     }
 
+    /// Whether nothing is said of this place.
+    pub(super) fn is_silent(&self, place: &Place<'_>) -> bool {
+        self.silent.iter().any(|(path, mark)| *path == place.path && *mark == place.mark)
+    }
+
+    /// Says that a section has things whose names could not be read: a name that is not found may be one of them.
+    pub(super) fn has_unnamed(&mut self, section: &'static str) {
+        self.unnamed.push(section);
+    }
+
+    /// Whether every name in a section is known.
+    pub(super) fn knows_names_of(&self, section: &str) -> bool {
+        !self.unnamed.contains(&section)
+    }
+
     /// Adds a fault, unless one is known at the same place: the first says what has to change there.
     pub(super) fn add(&mut self, place: &Place<'_>, message: impl Into<String>, hint: Option<String>) {
         let known = self.list.iter().any(|fault| fault.path == place.path && fault.position == place.mark);
-        if known || self.silent.iter().any(|(path, mark)| *path == place.path && *mark == place.mark) {
+        if known || self.is_silent(place) {
             return;
         }
         self.list.push(Fault { position: place.mark, path: place.path.clone(), message: message.into(), hint });
@@ -128,8 +144,9 @@ pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
             let distance = strsim::damerau_levenshtein(&wanted, &known);
             let longest = wanted.chars().count().max(known.chars().count());
             let part = wanted.len() >= 4 && known.len() >= 4 && (known.contains(&wanted) || wanted.contains(&known));
-            // A third of the letters may be wrong; a part of a name may stand for it.
-            (distance * 3 <= longest.max(3) || part).then_some((distance, candidate))
+            let near = distance < longest && distance * 5 <= (longest * 2).max(5);
+            // Two letters of five may be wrong; a part of a name may stand for it.
+            (near || part).then_some((distance, candidate))
         })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
@@ -142,6 +159,6 @@ pub(super) fn did_you_mean<'a>(name: &str, candidates: impl IntoIterator<Item = 
 
 /// Names in backticks, separated by commas; `none` for none.
 pub(super) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names = names.into_iter().map(|name| format!("`{name}`")).collect::<Vec<_>>();
+    let names = names.into_iter().filter(|name| !name.is_empty()).map(|name| format!("`{name}`")).collect::<Vec<_>>();
     if names.is_empty() { "none".into() } else { names.join(", ") }
 }

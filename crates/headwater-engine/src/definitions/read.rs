@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use headwater_core::definitions::{
-    Definitions, Entity, FeatureService, FeatureView, Field, LateEvents, OnError, RecordFormat, Source, SourceKind,
+    Definitions, Entity, FeatureService, FeatureView, Field, LateEvents, OnError, RecordFormat, Source,
     StoreDefinition, StreamSettings, ValueType, ViewTransform,
 };
 use headwater_core::options::{Duration, OptionSpec};
@@ -30,6 +30,11 @@ pub(super) const STREAM_KEYS: [&str; 7] = [
     "late_events",
     "max_future_skew",
 ];
+
+/// Sections whose things are referred to by name.
+pub(super) const ENTITIES: &str = "entities";
+pub(super) const SOURCES: &str = "sources";
+pub(super) const VIEWS: &str = "views";
 
 /// Where each element of definitions stands, in the order of its list.
 #[derive(Debug)]
@@ -111,20 +116,32 @@ pub(super) fn definitions<'a>(
     let mut origins =
         Origins { root, entities: Vec::new(), sources: Vec::new(), views: Vec::new(), services: Vec::new() };
     for place in elements(&mut keys, "entities", "entities") {
-        if let Some(entity) = entity(place.clone(), keys.faults) {
+        let entity = entity(place.clone(), keys.faults);
+        if entity.as_ref().is_none_or(|entity| entity.name.is_empty()) {
+            keys.faults.has_unnamed(ENTITIES);
+        }
+        if let Some(entity) = entity {
             definitions.entities.push(entity);
             origins.entities.push(place);
         }
     }
     for place in elements(&mut keys, "sources", "sources") {
-        if let Some(source) = source(place.clone(), registry, keys.faults) {
+        let source = source(place.clone(), registry, keys.faults);
+        if source.as_ref().is_none_or(|source| source.name.is_empty()) {
+            keys.faults.has_unnamed(SOURCES);
+        }
+        if let Some(source) = source {
             definitions.sources.push(source);
             origins.sources.push(place);
         }
     }
     for (key, stream) in [("feature_views", false), ("stream_feature_views", true)] {
         for place in elements(&mut keys, key, "views") {
-            if let Some(view) = view(place.clone(), stream, keys.faults) {
+            let view = view(place.clone(), stream, keys.faults);
+            if view.as_ref().is_none_or(|view| view.name.is_empty()) {
+                keys.faults.has_unnamed(VIEWS);
+            }
+            if let Some(view) = view {
                 definitions.feature_views.push(view);
                 origins.views.push(place);
             }
@@ -134,6 +151,15 @@ pub(super) fn definitions<'a>(
         if let Some(service) = service(place.clone(), keys.faults) {
             definitions.feature_services.push(service);
             origins.services.push(place);
+        }
+    }
+    // A section whose own name is mistyped has only things without names.
+    for (key, section) in
+        [("entities", ENTITIES), ("sources", SOURCES), ("feature_views", VIEWS), ("stream_feature_views", VIEWS)]
+    {
+        let place = keys.place.key(key);
+        if keys.faults.is_silent(&place) {
+            keys.faults.has_unnamed(section);
         }
     }
     Some((definitions, origins))
@@ -196,6 +222,7 @@ fn value_type(keys: &mut Keys<'_, '_>, key: &str, what: &str) -> ValueType {
             "boolean" => Some("bool"),
             "timestamp" | "datetime" => Some("unix_timestamp"),
             "binary" => Some("bytes"),
+            other if other.contains('(') => None,
             other => nearest(other, ValueType::SCALARS),
         };
         keys.faults.add(&place, error.message(), meant.map(|name| format!("did you mean `{name}`?")));
@@ -206,13 +233,18 @@ fn value_type(keys: &mut Keys<'_, '_>, key: &str, what: &str) -> ValueType {
 fn entity(place: Place<'_>, faults: &mut Faults) -> Option<Entity> {
     let mut keys = Keys::open(place, faults, "an entity, such as `{ name: driver, value_type: int64 }`", &ENTITY_KEYS)?;
     let mut entity = Entity::new(keys.text("name").unwrap_or_default(), ValueType::String);
+    let at = keys.place.key("join_keys");
+    let before = keys.faults.len();
     let join_keys = keys.texts("join_keys", "one column");
     if join_keys.len() > 1 {
-        let place = keys.place.key("join_keys");
         let message = "an entity has one join key: make an entity for each and list them in a view's `entities`";
-        keys.faults.add(&place, message, None);
+        keys.faults.add(&at, message, None);
     }
-    if let Some(join_key) = join_keys.into_iter().next() {
+    if keys.faults.len() > before || keys.faults.is_silent(&at) {
+        // Which column it is nobody knows, and one fault is enough.
+        entity.join_key = String::new();
+        keys.faults.silence(&at);
+    } else if let Some(join_key) = join_keys.into_iter().next() {
         entity.join_key = join_key;
     }
     entity.value_type = value_type(&mut keys, "value_type", "its join key");
@@ -383,23 +415,21 @@ fn view(place: Place<'_>, stream: bool, faults: &mut Faults) -> Option<FeatureVi
 }
 
 fn transform(keys: &mut Keys<'_, '_>) -> ViewTransform {
-    let (mode, text) = (keys.text("mode"), keys.text("transform"));
-    match (mode, text) {
-        (None, None) => ViewTransform::None,
-        (Some(mode), None) if mode == "none" => ViewTransform::None,
-        (Some(mode), Some(_)) if mode == "none" => {
-            let place = keys.place.name_of("transform");
-            keys.faults.add(&place, "`mode: none` takes no `transform`", Some("did you mean `mode: sql`?".into()));
-            ViewTransform::None
-        }
-        (None, Some(_)) => {
-            if !keys.has("mode") {
-                let place = keys.place.name_of("transform");
-                keys.faults.add(&place, "a `transform` needs a `mode`", Some("did you mean `mode: sql`?".into()));
-            }
-            ViewTransform::None
-        }
+    let text = keys.text("transform");
+    let mode = keys.text("mode");
+    match (mode.filter(|mode| mode != "none"), text) {
         (Some(mode), text) => ViewTransform::Text { mode, text: text.unwrap_or_default() },
+        (None, None) => ViewTransform::None,
+        (None, Some(text)) => {
+            let fault =
+                if keys.has("mode") { "`mode: none` takes no `transform`" } else { "a `transform` needs a `mode`" };
+            let place = keys.place.name_of("transform");
+            keys.faults.add(&place, fault, Some("did you mean `mode: sql`?".into()));
+            // The view has a transform, whatever is to read it.
+            let mode = keys.place.key("mode");
+            keys.faults.silence(&mode);
+            ViewTransform::Text { mode: "sql".into(), text }
+        }
     }
 }
 

@@ -284,10 +284,12 @@ impl<'t> Builder<'t, '_> {
                 (text.to_owned(), true)
             }
         };
-        if !changed && style == ScalarStyle::Plain && !force_text {
-            if let Some(value) = plain(text) {
-                return value;
-            }
+        if !changed
+            && style == ScalarStyle::Plain
+            && !force_text
+            && let Some(value) = plain(text)
+        {
+            return value;
         }
         let verbatim = span.slice(self.text).and_then(|source| {
             if source == text {
@@ -306,6 +308,10 @@ impl<'t> Builder<'t, '_> {
         let line = self.text.lines().nth(position.0 - 1).unwrap_or_default();
         let hint = if line.chars().take_while(|c| c.is_whitespace()).any(|c| c == '\t') {
             Some("YAML is indented with blanks, never with tabs".to_owned())
+        } else if line.contains("${") && line.contains(['{', '[']) {
+            Some("between braces and brackets, text with `${…}` in it has to stand in quotes".to_owned())
+        } else if error.info().contains("quoted") {
+            Some("is a quote not closed, here or above?".to_owned())
         } else if line.matches(": ").count() > 1 && !line.contains(['{', '"', '\'']) {
             Some("text with `: ` in it has to stand in quotes".to_owned())
         } else if line.trim_start().starts_with(['@', '`', '%', '&', '*', '!', '|', '>']) || line.contains(": %") {

@@ -15,7 +15,7 @@ pub(super) use sources::source_options;
 
 use super::keys::unknown_key;
 use super::place::{Faults, Place, did_you_mean, list};
-use super::read::Origins;
+use super::read::{Origins, VIEWS};
 
 /// Reports everything that is wrong.
 pub(super) fn check(definitions: &Definitions, registry: &Registry, origins: &Origins<'_>, faults: &mut Faults) {
@@ -253,7 +253,9 @@ fn check_service(service: &FeatureService, definitions: &Definitions, place: &Pl
         let Some(view) = definitions.feature_views.iter().find(|view| view.name == name) else {
             let names = definitions.feature_views.iter().map(|view| view.name.as_str());
             let hint = did_you_mean(name, names.clone());
-            faults.add(&at, format!("there is no feature view `{name}`; there are {}", list(names)), hint);
+            if faults.knows_names_of(VIEWS) {
+                faults.add(&at, format!("there is no feature view `{name}`; there are {}", list(names)), hint);
+            }
             continue;
         };
         // Without a schema its features are not known yet.

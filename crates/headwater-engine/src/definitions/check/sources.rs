@@ -11,7 +11,7 @@ use super::{column_is_valid, known_plugin, options};
 use crate::definitions::ddl;
 use crate::definitions::effective::Effective;
 use crate::definitions::place::{Faults, Place, did_you_mean, list};
-use crate::definitions::read::{SOURCE_KEYS, STREAM_KEYS};
+use crate::definitions::read::{SOURCE_KEYS, SOURCES, STREAM_KEYS};
 
 /// The option of a push source.
 const PUSH_OPTIONS: [OptionSpec; 1] = [OptionSpec {
@@ -140,7 +140,9 @@ fn check_batch_source(source: &Source, definitions: &Definitions, place: &Place<
     match definitions.sources.iter().find(|source| source.name == *name) {
         None => {
             let message = format!("there is no source `{name}`; batch sources are {}", list(candidates()));
-            faults.add(&at, message, did_you_mean(name, candidates()));
+            if faults.knows_names_of(SOURCES) {
+                faults.add(&at, message, did_you_mean(name, candidates()));
+            }
         }
         Some(Source { kind: SourceKind::Batch, .. }) => {}
         Some(_) => {
@@ -177,6 +179,7 @@ fn check_times(source: &Source, effective: &Effective<'_>, place: &Place<'_>, fa
     if let (Some(time), Some(created)) = (effective.timestamp_field, effective.created)
         && time == created
         && (source.timestamp_field.is_some() || source.created_timestamp_column.is_some())
+        && effective.batch.is_none_or(|batch| batch.timestamp_field != batch.created_timestamp_column)
     {
         let key =
             if source.created_timestamp_column.is_some() { "created_timestamp_column" } else { "timestamp_field" };

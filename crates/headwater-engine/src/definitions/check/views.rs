@@ -1,6 +1,6 @@
 //! Checks of feature views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use headwater_core::Registry;
 use headwater_core::definitions::{Definitions, FeatureView, Source, SourceKind, ViewTransform};
@@ -9,6 +9,7 @@ use super::column_is_valid;
 use crate::definitions::ddl;
 use crate::definitions::effective::Effective;
 use crate::definitions::place::{Faults, Place, did_you_mean, list};
+use crate::definitions::read::{ENTITIES, SOURCES};
 
 pub(super) fn check(
     view: &FeatureView,
@@ -33,7 +34,7 @@ pub(super) fn check(
             faults.add(&at, "`timestamp_field` is for views among `stream_feature_views`", None);
         } else if column.is_empty() {
             faults.add(&at, "`timestamp_field` is the name of a column", None);
-        } else if created == Some(column) {
+        } else if created == Some(column) && effective.as_ref().is_some_and(|e| e.timestamp_field != e.created) {
             faults.add(
                 &at,
                 format!("event time and created time are both `{column}`; they are columns of their own"),
@@ -61,7 +62,9 @@ fn check_source<'d>(
     let candidates = || definitions.sources.iter().filter(fits).map(|source| source.name.as_str());
     let Some(source) = definitions.sources.iter().find(|source| source.name == view.source) else {
         let message = format!("there is no source `{}`; there are {}", view.source, list(candidates()));
-        faults.add(&at, message, did_you_mean(&view.source, candidates()));
+        if faults.knows_names_of(SOURCES) {
+            faults.add(&at, message, did_you_mean(&view.source, candidates()));
+        }
         return None;
     };
     if source.name.is_empty() || fits(&source) {
@@ -105,9 +108,14 @@ fn check_entities<'d>(
                 Some(entity) => Some(format!("`{name}` is the join key of the entity `{}`", entity.name)),
                 None => did_you_mean(name, known()),
             };
-            faults.add(&here, format!("there is no entity `{name}`; there are {}", list(known())), hint);
+            if faults.knows_names_of(ENTITIES) {
+                faults.add(&here, format!("there is no entity `{name}`; there are {}", list(known())), hint);
+            }
             continue;
         };
+        if entity.join_key.is_empty() {
+            continue;
+        }
         if let Some(other) = names.insert(&entity.join_key, name) {
             let message = if other == name {
                 format!("the entity `{name}` is there twice")
@@ -213,7 +221,16 @@ fn check_columns(
         SourceKind::Push { .. } => source.options.get("schema").and_then(|schema| schema.as_str()),
         SourceKind::Batch => None,
     };
+    if effective.mapping.values().any(|name| name.starts_with('_')) {
+        return;
+    }
     let Some(schema) = text.and_then(|text| ddl::parse(text).ok()) else { return };
+    let targets: BTreeSet<&String> = effective.mapping.values().collect();
+    let mapped = effective.mapping.keys().all(|column| schema.column_with_name(column).is_some());
+    if !mapped || targets.len() < effective.mapping.len() || targets.iter().any(|name| name.is_empty()) {
+        // What the columns are called is in doubt, and reported as that.
+        return;
+    }
     let columns: Vec<&str> =
         schema.fields().iter().map(|f| effective.mapping.get(f.name()).unwrap_or(f.name()).as_str()).collect();
     let mut wants = |at: Place<'_>, column: &str, what: &str| {

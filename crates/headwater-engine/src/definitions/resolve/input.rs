@@ -22,7 +22,7 @@ pub(super) struct Input {
     pub(super) schema: SchemaRef,
     /// The source's identity.
     pub(super) identity: String,
-    /// Column → what its values are made of, where a definition decides that: another name, a type.
+    /// Column → what definitions make of it, to be read behind its name: ` from other: double`.
     pub(super) notes: BTreeMap<String, String>,
     /// Whether numbers may stand for times.
     pub(super) timestamp_unit: bool,
@@ -152,8 +152,13 @@ fn notes(schema: &Schema, effective: &Effective<'_>, typed: bool) -> BTreeMap<St
     let mut notes = BTreeMap::new();
     for field in schema.fields() {
         let name = effective.renamed_owned(field.name());
-        let from = if name == *field.name() { String::new() } else { field.name().clone() };
-        let note = if typed { format!("{from}: {}", type_name(field.data_type())) } else { from };
+        let mut note = String::new();
+        if name != *field.name() {
+            note.push_str(&format!(" from {}", field.name()));
+        }
+        if typed {
+            note.push_str(&format!(": {}", type_name(field.data_type())));
+        }
         if !note.is_empty() {
             notes.insert(name, note);
         }

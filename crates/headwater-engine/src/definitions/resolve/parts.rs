@@ -102,7 +102,7 @@ pub fn generation(parts: &Parts, salt: u32) -> String {
     };
     add(&parts.source);
     add(&parts.rows);
-    let columns = parts.columns.iter().map(|(name, expression)| (name, expression));
+    let columns = parts.columns.iter();
     let keys = parts.keys.iter().map(|(name, expression)| (name, expression));
     let time = std::iter::once((&parts.event_time.0, &parts.event_time.1));
     // Lengths go before texts and counts before lists, so that no two parts run together.
@@ -126,8 +126,8 @@ fn annotate(expression: &str, notes: &BTreeMap<String, String>) -> String {
         let plain = name.chars().all(|c| c.is_alphanumeric() || c == '_');
         if plain { words.contains(&name.as_str()) } else { expression.contains(name.as_str()) }
     });
-    let notes = mentioned.map(|(name, note)| format!("{name} = {note}")).collect::<Vec<_>>();
-    if notes.is_empty() { expression.to_owned() } else { format!("{expression} where {}", notes.join(", ")) }
+    let notes = mentioned.map(|(name, note)| format!("{name}{note}")).collect::<Vec<_>>();
+    if notes.is_empty() { expression.to_owned() } else { format!("{expression} [{}]", notes.join(", ")) }
 }
 
 /// The name of an Arrow type, as Spark's DDL has it. It is part of generations, so it must never change.
