@@ -1,3 +1,5 @@
+#![allow(clippy::cast_possible_truncation, clippy::cast_possible_wrap)] // Any bits make a value here.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -81,12 +81,12 @@ async fn a_row_that_cannot_be_cast_refuses_the_whole_call() {
         ("extra", Arc::new(Int64Array::from(vec![1, 2, 3]))),
     ]);
     for target in [PushTarget::Online, PushTarget::OnlineAndOffline] {
-        let error = write_to_store(&store.project, "stats", &[rows.clone()], target).await.unwrap_err();
+        let error = write_to_store(&store.project, "stats", std::slice::from_ref(&rows), target).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Data);
         let text = error.to_string();
         assert!(text.starts_with("nothing was written: row 2: column `driver_id`: "), "{text}");
         assert!(text.contains("row 3: column `driver_id`: must not be null"), "{text}");
-        let error = push(&store.project, "stats_stream", &[rows.clone()], target).await.unwrap_err();
+        let error = push(&store.project, "stats_stream", std::slice::from_ref(&rows), target).await.unwrap_err();
         assert!(error.to_string().starts_with("nothing was written: row 2: "), "{error}");
     }
     assert!(untouched(&store).await);
@@ -104,7 +104,8 @@ async fn missing_columns_are_named() {
         ("event_timestamp", times(&[Some(DAY)])),
         ("rate", Arc::new(Float64Array::from(vec![0.1]))),
     ]);
-    let error = write_to_store(&store.project, "stats", &[rows.clone()], PushTarget::Online).await.unwrap_err();
+    let error =
+        write_to_store(&store.project, "stats", std::slice::from_ref(&rows), PushTarget::Online).await.unwrap_err();
     let text = error.to_string();
     assert!(text.starts_with("the rows lack columns of view `stats`: `driver_id`; did you mean `driver`?"), "{text}");
     assert!(text.contains("`created`") && text.contains("`city`"), "{text}");
