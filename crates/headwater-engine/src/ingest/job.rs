@@ -112,7 +112,7 @@ impl JobHandle {
             Ok(outcome) => outcome,
             Err(error) => Err(Error::unexpected("the job died").with_source(error)),
         };
-        self.outcome = Some(outcome.as_ref().map(|()| ()).map_err(|error| (error.kind(), error.to_string())));
+        self.outcome = Some(outcome.as_ref().copied().map_err(|error| (error.kind(), error.to_string())));
         outcome
     }
 }

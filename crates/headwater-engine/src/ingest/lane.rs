@@ -64,6 +64,7 @@ pub(super) struct SplitState {
     pub(super) stored: Position,
     /// Rows up to here are in the log, or in `buffer` on their way to it.
     pub(super) logged: Position,
+    has_log: bool,
     /// The end of the log.
     pub(super) log_end: Position,
     /// The end of the dead letters.
@@ -122,6 +123,7 @@ impl SplitState {
             counted: stored.clone(),
             stored,
             logged,
+            has_log: view.offline,
             log_end,
             dead_end,
             saved_counts: counts,
@@ -153,8 +155,8 @@ impl SplitState {
     pub(super) fn progress(&self) -> Checkpoint {
         Checkpoint {
             through: self.judged.clone(),
-            // The end is only said once the log has all of it.
-            ended: self.ended && self.log_end >= self.logged,
+            // The end is only said once the log, where there is one, has all of it.
+            ended: self.ended && (!self.has_log || self.log_end >= self.logged),
             from: self.from.clone(),
             newest: self.newest,
             counts: self.counts,

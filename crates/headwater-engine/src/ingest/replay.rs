@@ -62,7 +62,7 @@ pub async fn dead_letters(project: &Arc<Project>) -> Result<Vec<ListedDeadLetter
     for view in &project.views {
         let run = Run::read(project, view).await?;
         let (unresolved, unread) = sort_out(project, view, &letters, &run).await?;
-        open.extend(unresolved.iter().chain(&unread).map(|letter| identity(letter)));
+        open.extend(unresolved.iter().chain(&unread).map(identity));
     }
     let resolved = letters.iter().map(|letter| !open.contains(&identity(letter))).collect::<Vec<_>>();
     Ok(letters.into_iter().zip(resolved).map(|(letter, resolved)| ListedDeadLetter { letter, resolved }).collect())

@@ -71,6 +71,7 @@ pub(super) enum Outcome {
     CaughtUp,
 }
 
+#[allow(clippy::large_enum_variant)] // Nearly all are batches, and few are in the queue.
 enum Item {
     Assigned(Vec<AssignedSplit>, oneshot::Sender<()>),
     Batch(Prepared, OwnedSemaphorePermit),

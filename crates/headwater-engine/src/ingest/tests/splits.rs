@@ -1,0 +1,107 @@
+//! Streams whose splits end, move between workers, or carry columns.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
+use headwater_core::memory::MemoryStreamSource;
+use headwater_core::stream::Progress;
+use headwater_core::{SplitId, StreamSource};
+
+use super::super::checkpoint;
+use super::world::*;
+use crate::ingest::{JobHandle, Replayed, dead_letters, job, replay_dead_letters};
+
+async fn start(world: &World, stream: &MemoryStreamSource) -> JobHandle {
+    let stream: Arc<dyn StreamSource> = Arc::new(stream.clone());
+    job::start_with(world.project(), "events", stream, world.options.clone()).await.unwrap()
+}
+
+fn fill(stream: &MemoryStreamSource, split: &SplitId, ids: std::ops::Range<i64>) {
+    let records = ids.map(|id| (None, Some(record(id, id, None, 1.0).into()), NOW));
+    stream.append(split, records.collect()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_split_that_ends_is_committed_whole_and_its_children_follow() {
+    let mut world = World::new();
+    let mut online_only = view("served", "g1");
+    online_only.offline = false;
+    world.views.push(Arc::new(online_only));
+    let (parent, child) = (SplitId::from("parent"), SplitId::from("child"));
+    let stream = MemoryStreamSource::new("events").bounded(true);
+    stream.add_split(parent.clone(), &[]);
+    fill(&stream, &parent, 0..30);
+    stream.add_split(child.clone(), std::slice::from_ref(&parent));
+    fill(&stream, &child, 30..50);
+    stream.close_split(&parent);
+    start(&world, &stream).await.wait().await.unwrap();
+    assert_eq!(world.log().await.len(), 50);
+    assert_eq!(stream.committed("test.events", &parent), Some(Progress::End));
+    for view in &world.views {
+        let checkpoints = checkpoint::load(world.online.as_ref(), "test", view).await.unwrap();
+        assert_eq!((checkpoints[&parent].ended, checkpoints[&child].ended), (true, false), "{}", view.name);
+    }
+    fill(&stream, &child, 50..60);
+    start(&world, &stream).await.wait().await.unwrap();
+    assert_eq!(world.log().await.len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_joins_takes_splits_over_without_loss_or_repetition() {
+    let world = World::new();
+    let stream = MemoryStreamSource::new("events").bounded(false);
+    let splits = ["a", "b", "c", "d"].map(SplitId::from);
+    for split in &splits {
+        stream.add_split(split.clone(), &[]);
+        fill(&stream, split, 0..200);
+    }
+    let mut one = start(&world, &stream).await;
+    world.until("something is stored", || async { !world.online().await.is_empty() }).await;
+    let mut two = start(&world, &stream).await;
+    for split in &splits {
+        fill(&stream, split, 200..400);
+    }
+    world
+        .until("both have splits", || async {
+            let has = |job: &JobHandle| job.status().splits.iter().any(|split| split.offset.unwrap_or(0) > 0);
+            has(&one) && has(&two)
+        })
+        .await;
+    one.stop().await.unwrap();
+    world.until("the other has all", || async { world.log().await.len() >= 1_600 }).await;
+    two.stop().await.unwrap();
+    let log = world.log().await;
+    assert_each_once(&log);
+    assert_eq!(log.len(), 1_600);
+}
+
+#[tokio::test]
+async fn columns_are_cast_and_rows_that_do_not_fit_are_replayed_as_they_were() {
+    let mut world = World::new();
+    world.settings().record_format = None;
+    let rows = RecordBatch::try_from_iter([
+        ("id", Arc::new(Int32Array::from(vec![Some(1), Some(2), None])) as ArrayRef),
+        ("ts", Arc::new(StringArray::from(vec!["1970-01-01T00:00:01Z", "soon", "1970-01-01"]))),
+        ("created", Arc::new(StringArray::from(vec![None::<&str>; 3]))),
+        ("value", Arc::new(StringArray::from(vec!["1.5", "2", "3"]))),
+    ])
+    .unwrap();
+    let stream = MemoryStreamSource::with_schema("events", rows.schema()).bounded(true);
+    let split = SplitId::from("a");
+    stream.add_split(split.clone(), &[]);
+    stream.append_rows(&split, &rows, NOW).unwrap();
+    start(&world, &stream).await.wait().await.unwrap();
+    assert_eq!(world.log().await.iter().map(|row| (row.2, row.3)).collect::<Vec<_>>(), [(1, 1_000_000)]);
+    let project = world.project();
+    let letters = dead_letters(&project).await.unwrap();
+    let told = letters.iter().map(|listed| (listed.letter.reason.as_str(), listed.letter.record()));
+    assert_eq!(
+        told.collect::<Vec<_>>(),
+        [
+            ("column `ts`: `soon` is not a time (RFC 3339)", "{id: 2, ts: soon, created: , value: 2}".to_owned()),
+            ("column `id`: must not be null", "{id: , ts: 1970-01-01, created: , value: 3}".to_owned()),
+        ]
+    );
+    let done = replay_dead_letters(&project, None).await.unwrap();
+    assert_eq!(done, Replayed { brought_in: 0, failed: 2, skipped: 0 });
+}
