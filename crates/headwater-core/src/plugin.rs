@@ -282,6 +282,12 @@ impl Registry {
             if names.is_empty() { "none".into() } else { names.join(", ") }
         };
         match self.plugin(name) {
+            // Nothing but the name is linked: the feature is there and off.
+            Some(plugin) if !plugin.enabled && plugin.roles().is_empty() => Err(Error::unsupported(format!(
+                "this build has no {what} `{name}`: build with the cargo feature `{name}`; compiled in are {}",
+                known()
+            ))),
+            // Its options are linked, and checked, and there is nothing behind them.
             Some(plugin) if !plugin.enabled => Err(Error::unsupported(format!(
                 "this build has no {what} `{name}`: it comes with the cargo feature `{name}`, which release {} does not \
                  have yet; compiled in are {}",

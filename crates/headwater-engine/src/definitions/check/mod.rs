@@ -194,7 +194,7 @@ fn known_plugin(
     message.push_str(&format!("; compiled in are {}", list(names.iter().copied())));
     if !known.is_empty() {
         let known = list(known.iter().map(|plugin| plugin.name));
-        message.push_str(&format!("; the cargo features of the same name would add {known}"));
+        message.push_str(&format!("; known, but not in this build, are {known}"));
     }
     names.extend(known.iter().map(|plugin| plugin.name));
     faults.add(&at, message, did_you_mean(name, names));

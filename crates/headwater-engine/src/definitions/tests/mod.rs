@@ -50,6 +50,9 @@ static TEST: Plugin = Plugin::new("test", "0")
 /// A transform of the text `a, b=c where d`: columns, some of them renamed, and a filter that lets everything pass.
 static PICK: Plugin = Plugin::new("pick", "0").with_transform(|text| Ok(Arc::new(Pick(text.to_owned()))));
 
+/// What is left of a plugin whose feature is off.
+static OFF: Plugin = Plugin::new("off", "0").enabled(false);
+
 #[derive(Debug)]
 struct Pick(String);
 
@@ -99,7 +102,7 @@ pub(crate) fn schema(ddl: &str) -> SchemaRef {
 }
 
 pub(crate) fn registry() -> Registry {
-    let plugins = [&TEST, &PICK, &memory::PLUGIN, &headwater_plugin_kafka::PLUGIN];
+    let plugins = [&TEST, &PICK, &OFF, &memory::PLUGIN, &headwater_plugin_kafka::PLUGIN];
     plugins.into_iter().fold(Registry::empty(), |registry, plugin| registry.with(plugin).unwrap())
 }
 

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use arrow::array::{Array, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Schema};
 use headwater_core::definitions::{
-    Definitions, Entity, FeatureView, RecordFormat, Source, SourceKind, StreamSettings, ValueType,
+    Definitions, Entity, FeatureView, RecordFormat, Source, SourceKind, StreamSettings, ValueType, ViewTransform,
 };
 use headwater_core::{ErrorKind, Result};
 
@@ -187,7 +187,7 @@ fn what_is_pushed_is_described_by_the_view_or_by_a_schema() {
     assert_eq!(first.parts.source, "push events");
 
     definitions.sources[1] = Source::push("events", Some("table".into()));
-    definitions.feature_views[0].transform = headwater_core::definitions::ViewTransform::None;
+    definitions.feature_views[0].transform = ViewTransform::None;
     let view = view(&definitions);
     assert_eq!(view.stream.as_ref().unwrap().input, view.schema());
 }
@@ -203,6 +203,12 @@ fn a_plugin_that_is_not_in_the_build_is_named_when_it_is_used() {
     let error = resolved(&definitions).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
     assert!(error.to_string().contains("it comes with the cargo feature `kafka`"), "{error}");
+
+    let mut definitions = project(|view| view);
+    definitions.feature_views[0].transform = ViewTransform::Text { mode: "off".into(), text: "x".into() };
+    check(&definitions, &registry()).unwrap();
+    let message = fault(&definitions);
+    assert!(message.contains("this build has no transform `off`: build with the cargo feature `off`"), "{message}");
 }
 
 #[test]
