@@ -72,10 +72,15 @@ impl Location {
         match self {
             Self::Local(path) => list_local(path.clone()).await,
             Self::Remote { store, prefix, root } => {
-                let single = match store.head(prefix).await {
-                    Ok(meta) => Some(meta),
-                    Err(object_store::Error::NotFound { .. }) => None,
-                    Err(e) => return Err(error::store(e, format!("{root}{prefix}"))),
+                // A whole bucket is no object.
+                let single = if prefix.as_ref().is_empty() {
+                    None
+                } else {
+                    match store.head(prefix).await {
+                        Ok(meta) => Some(meta),
+                        Err(object_store::Error::NotFound { .. }) => None,
+                        Err(e) => return Err(error::store(e, format!("{root}{prefix}"))),
+                    }
                 };
                 list_below(Arc::clone(store), prefix, single, root).await
             }

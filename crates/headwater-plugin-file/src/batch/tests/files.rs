@@ -1,6 +1,8 @@
 use headwater_core::ErrorKind;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::json;
 
+use super::super::location::Location;
 use super::*;
 
 #[tokio::test]
@@ -84,4 +86,34 @@ fn an_s3_url_names_the_feature_that_it_needs() {
 #[test]
 fn an_s3_url_opens_without_asking_anybody() {
     assert_eq!(open("s3://bucket/table/", json!({})).unwrap().identity(), "s3://bucket/table/");
+}
+
+/// A table in an object store, which here is memory.
+fn remote(store: &Arc<dyn ObjectStore>, prefix: &str) -> FileBatchSource {
+    let location = Location::Remote { store: Arc::clone(store), prefix: prefix.into(), root: "memory://".to_owned() };
+    FileBatchSource { location, ..open("s", json!({})).unwrap() }
+}
+
+#[tokio::test]
+async fn an_object_store_is_read_like_a_directory() {
+    let store: Arc<dyn ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    for (path, bytes) in [
+        ("t/day=2001-01-01/a.parquet", encode(&rows(0..25), 10)),
+        ("t/day=2001-01-02/a.parquet", encode(&rows(25..30), 10)),
+        ("t/_SUCCESS", Vec::new()),
+        ("tx/b.parquet", encode(&rows(0..1), 10)),
+        ("csv/c.csv", b"id\n1\n2\n".to_vec()),
+    ] {
+        store.put(&path.into(), bytes.into()).await.unwrap();
+    }
+    let all = scan_all(&remote(&store, "t")).await;
+    assert_eq!(integers(&all.rows["id"]), (0..30).map(Some).collect::<Vec<_>>());
+    assert_eq!(all.places[25], ("day=2001-01-02/a.parquet".to_owned(), 1));
+    assert_eq!(all.rows["day"].data_type(), &DataType::Date32);
+    let one = scan_all(&remote(&store, "t/day=2001-01-02/a.parquet")).await;
+    assert_eq!(one.places[0], ("a.parquet".to_owned(), 1));
+    assert_eq!(integers(&scan_all(&remote(&store, "csv")).await.rows["id"]), [Some(1), Some(2)]);
+    assert!(remote(&store, "missing").fragments(&ScanRequest::default()).await.unwrap().is_empty());
+    let error = remote(&store, "").schema().await.unwrap_err();
+    assert!(error.to_string().contains("memory://csv/c.csv"), "the whole store holds two formats: {error}");
 }
