@@ -24,6 +24,8 @@ fn first() -> (Definitions, State) {
     (given, state)
 }
 
+type Edit = fn(&mut Definitions);
+
 /// The plan of an edit of what [`first`] applied.
 fn edit(change: impl Fn(&mut Definitions)) -> Plan {
     let (mut given, state) = first();
@@ -100,7 +102,7 @@ fn the_same_again_is_nothing_to_do() {
 
 #[test]
 fn what_is_no_part_of_rows_keeps_them() {
-    let edits: [(&str, fn(&mut Definitions)); 12] = [
+    let edits: [(&str, Edit); 12] = [
         ("ttl", |d| d.feature_views[0].ttl = Duration(0)),
         ("online", |d| d.feature_views[0].online = false),
         ("offline", |d| d.feature_views[0].offline = true),
@@ -152,7 +154,7 @@ fn an_added_column_keeps_the_rows() {
 
 #[test]
 fn any_other_edit_of_rows_makes_new_ones() {
-    let edits: [(&str, fn(&mut Definitions)); 9] = [
+    let edits: [(&str, Edit); 9] = [
         ("the source is `test ./other` and was `test ./events`", |d| {
             d.sources[1].options.insert("path".into(), "other".into());
         }),
