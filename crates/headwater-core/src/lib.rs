@@ -20,6 +20,10 @@ pub mod time;
 pub mod transform;
 pub mod version;
 
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)] // A panic fails the test.
+mod tests;
+
 pub use batch::BatchSource;
 pub use error::{Error, ErrorKind, Result};
 pub use offline::OfflineStore;

@@ -79,7 +79,7 @@ impl FromStr for Position {
         }
         let bytes = (0..text.len())
             .step_by(2)
-            .map(|at| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok()))
+            .map(|at| text.as_bytes().get(at..at + 2).and_then(hex_byte))
             .collect::<Option<Vec<u8>>>()
             .ok_or_else(wrong)?;
         Ok(Self(Bytes::from(bytes)))
@@ -145,12 +145,20 @@ impl FromStr for SplitId {
             }
             let byte = tail
                 .get(..2)
-                .and_then(|pair| std::str::from_utf8(pair).ok())
-                .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                .and_then(hex_byte)
                 .ok_or_else(|| Error::data(format!("`{text}` is not a split: `%` needs two hexadecimal digits")))?;
             bytes.push(byte);
             rest = tail.get(2..).unwrap_or_default();
         }
         Ok(Self(Bytes::from(bytes)))
+    }
+}
+
+/// The byte that two hexadecimal digits stand for; no signs, unlike the standard library's parser.
+fn hex_byte(pair: &[u8]) -> Option<u8> {
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    match pair {
+        [high, low] => Some(digit(high)? * 16 + digit(low)?),
+        _ => None,
     }
 }
