@@ -25,6 +25,8 @@ pub(crate) const STEPS: &[Step] = &[
         run: |context| context.cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
     },
     Step { name: "doc", about: "documentation and its links", run: doc },
+    // Before the tests, which compare the data that it fetches.
+    Step { name: "flights", about: "3,000,000 real flights through the whole path", run: flights },
     Step { name: "tests", about: "unit tests, conformance suites, tests across crates, doctests", run: tests },
     Step { name: "features", about: "each feature of the facade by itself", run: features },
     Step {
@@ -39,7 +41,6 @@ pub(crate) const STEPS: &[Step] = &[
         run: |context| linkage(context, "without-lto"),
     },
     Step { name: "linkage-lto", about: "every plugin is linked with LTO", run: |context| linkage(context, "release") },
-    Step { name: "flights", about: "3,000,000 real flights through the whole path", run: flights },
 ];
 
 fn checked(faults: Result<Vec<String>, String>) -> Outcome {
@@ -57,7 +58,13 @@ fn doc(context: &Context) -> Outcome {
 }
 
 fn tests(context: &Context) -> Outcome {
-    context.cargo(["test", "--workspace", "--no-fail-fast"])
+    let mut command = context.command("cargo");
+    command.args(["test", "--workspace", "--no-fail-fast"]);
+    let flights = context.root.join(FLIGHTS);
+    if flights.exists() {
+        command.env("HEADWATER_FLIGHTS", flights);
+    }
+    context.run(command)
 }
 
 /// Checks the facade with no feature and with each alone: a workspace build has them all and hides what is missing.
@@ -142,6 +149,9 @@ fn staticlib(context: &Context) -> Outcome {
     build.args(["build", "-p", "headwater-linkage"]);
     all([build, compile, context.command(&program)].into_iter().map(|command| context.run(command)))
 }
+
+/// Where `examples/flights` leaves what it fetched.
+const FLIGHTS: &str = "examples/flights/data/node_modules/vega-datasets/data/flights-3m.parquet";
 
 /// The data comes from a package registry, through its own client.
 fn flights(context: &Context) -> Outcome {

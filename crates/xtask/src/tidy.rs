@@ -178,7 +178,10 @@ fn sources(root: &Path) -> Result<Vec<PathBuf>, String> {
     while let Some(folder) = folders.pop() {
         for entry in entries(&folder)? {
             if entry.is_dir() {
-                folders.push(entry);
+                // `data` holds what examples fetch and make.
+                if !entry.ends_with("data") {
+                    folders.push(entry);
+                }
             } else if entry.extension().is_some_and(|extension| extension == "rs") {
                 files.push(entry);
             }
