@@ -140,7 +140,7 @@ def main():
             out = os.path.join(folder, name + ".parquet")
             columns = "count(*), count(v__conv_rate), round(sum(v__conv_rate), 3), sum(v__avg_daily_trips)"
             sums = db.connect().execute(f"SELECT {columns} FROM read_parquet('{out}')").fetchone()
-        print(f"{name:10} {seconds:6.2f} s  {seconds / ours:5.2f} x  {memory:6} MB  {sums}  {laps or ''}")
+            print(f"{name:10} {seconds:6.2f} s  {seconds / ours:5.2f} x  {memory:6} MB  {sums}  {laps or ''}")
 
 
 if __name__ == "__main__":
