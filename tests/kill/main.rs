@@ -204,7 +204,8 @@ fn killed_at_any_moment_every_record_counts_once() {
                 kills_amid_work += 1;
             }
         }
-        let numbers: BTreeSet<i64> = (0..FILES * RECORDS).filter(|n| n % 1_000 != 500).map(|n| n as i64).collect();
+        let numbers: BTreeSet<i64> =
+            (0..FILES * RECORDS).filter(|n| n % 1_000 != 500).map(|n| i64::try_from(n).unwrap()).collect();
         for view in ["rates", "trips"] {
             let (count, rows) = plain_rows(folder.path(), view);
             assert_eq!((count, rows.len()), (good, good), "round {rounds}: `{view}` for a plain reader");
