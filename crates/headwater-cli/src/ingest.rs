@@ -249,7 +249,7 @@ pub(crate) async fn dead_letters(format: Format, store: &FeatureStore, command: 
             let done = store.replay_dead_letters(None).await?;
             print(format, &done, || {
                 format!(
-                    "{} records brought in, {} failed again, {} had been read meanwhile",
+                    "{} records brought in, {} failed again, {} were read since by their view, or will be by its next `ingest`",
                     done.brought_in, done.failed, done.skipped
                 )
             })
