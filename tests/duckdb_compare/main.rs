@@ -57,9 +57,12 @@ fn compare(python: &Path, flights: Option<&Path>) -> Result<(), Failed> {
     if status.success() { Ok(()) } else { Err(Failed::from(format!("compare.py: {status}"))) }
 }
 
+/// Where `examples/flights` keeps what the package client fetched.
+const FETCHED: &str = "../examples/flights/data/node_modules/vega-datasets/data/flights-3m.parquet";
+
 fn flights() -> Option<PathBuf> {
     let named = std::env::var_os("HEADWATER_FLIGHTS").map(PathBuf::from);
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/flights/data/flights-3m.parquet");
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(FETCHED);
     named.or_else(|| fetched.exists().then_some(fetched))
 }
 
