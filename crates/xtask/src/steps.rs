@@ -22,7 +22,9 @@ pub(crate) const STEPS: &[Step] = &[
     Step {
         name: "clippy",
         about: "lints",
-        run: |context| context.cargo(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+        run: |context| {
+            context.cargo(["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"])
+        },
     },
     Step { name: "doc", about: "documentation and its links", run: doc },
     // Before the tests, which compare the data that it fetches.

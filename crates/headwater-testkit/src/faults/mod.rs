@@ -110,7 +110,7 @@ impl Faults {
             let calls = state.calls.entry(method).or_default();
             *calls += 1;
             let number = *calls;
-            let every = state.every.get(method).filter(|(nth, _)| number % nth == 0).map(|(_, fault)| *fault);
+            let every = state.every.get(method).filter(|(nth, _)| number.is_multiple_of(*nth)).map(|(_, fault)| *fault);
             state.planned.remove(&(method, number)).or(every)
         };
         let mut stalled = self.stalled.subscribe();
