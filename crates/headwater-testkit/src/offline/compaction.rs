@@ -106,13 +106,25 @@ pub(super) async fn writers<F: OfflineFixture>(fixture: Arc<F>) -> Verdict {
     let split = SplitId::from("a");
     pieces(opened.store.as_ref(), &split, 0, 10).await?;
     let compactor = opened.another().await?;
+    let (done, mut compactions) = tokio::sync::watch::channel(0_u32);
     let compacting = tokio::spawn(async move {
-        for _ in 0..10 {
+        // Until the writer, who holds the other end, has finished.
+        while !done.is_closed() {
             compactor.compact(&a_log()).await?;
+            done.send_modify(|done| *done += 1);
+            tokio::task::yield_now().await;
         }
         Ok::<_, headwater_core::Error>(())
     });
-    pieces(opened.store.as_ref(), &split, 10, 60).await?;
+    for after in (10..60).step_by(10) {
+        compactions.changed().await?;
+        for after in after..after + 10 {
+            publish(opened.store.as_ref(), &split, after, after + 1).await?;
+            // So that they fall into the midst of compactions.
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+    }
+    drop(compactions);
     compacting.await??;
     same!(everything(opened.store.as_ref()).await?, expected(&split, 60)?, "rows written beside compactions");
     same!(super::through(opened.store.as_ref()).await?, BTreeMap::from([(split, position(60))]), "the end");

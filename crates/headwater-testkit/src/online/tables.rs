@@ -31,6 +31,9 @@ pub(super) async fn put_creates<F: OnlineFixture>(fixture: Arc<F>) -> Verdict {
         opened.store.put(table, vec![row("a", "1", table)]).await?;
         same!(opened.value(table, "a").await?, some(table), "`a` of the table `{table}`");
     }
+    let long = "a/long name ".repeat(30);
+    opened.store.put(&long, vec![row("a", "1", "long")]).await?;
+    same!(opened.value(&long, "a").await?, some("long"), "`a` of a table with a long name");
     Ok(())
 }
 
@@ -66,14 +69,15 @@ pub(super) async fn listed<F: OnlineFixture>(fixture: Arc<F>) -> Verdict {
 
 pub(super) async fn drop_removes<F: OnlineFixture>(fixture: Arc<F>) -> Verdict {
     let opened = Opened::fresh(fixture).await?;
-    for table in ODD {
+    let tables = ["plain", "plain too", "PLAIN THREE", "a/b/c"];
+    for table in tables {
         opened.store.put(table, vec![row("a", "1", table)]).await?;
     }
     opened.store.drop_table("plain").await?;
-    opened.store.drop_table("project/view").await?;
+    opened.store.drop_table("a/b/c").await?;
     opened.store.drop_table("was never there").await?;
-    for table in ODD {
-        let expected = (table != "plain" && table != "project/view").then(|| table.to_owned());
+    for table in tables {
+        let expected = (table != "plain" && table != "a/b/c").then(|| table.to_owned());
         same!(opened.value(table, "a").await?, expected, "`a` of `{table}` after other tables were dropped");
     }
     let tables = opened.store.tables().await?;

@@ -85,7 +85,7 @@ pub(super) async fn through<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
 }
 
 pub(super) async fn as_declared<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
-    let harness = Harness::with(fixture, &[10]).await?;
+    let harness = Harness::with(fixture, &[6]).await?;
     let capabilities = harness.source.capabilities();
     let schema = harness.source.schema().await?;
     same!(schema.is_none(), capabilities.encoded, "whether the source is encoded, by its schema");
@@ -96,7 +96,7 @@ pub(super) async fn as_declared<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
     let setup = Setup::new("declared");
     let mut reader = harness.source.subscribe(setup.context()).await?;
     let mut records = 0;
-    while records < 10 {
+    while records < 6 {
         let Some(event) = reader.next().await? else { break };
         let StreamEvent::Batch(batch) = event else { continue };
         records += batch.payload.len();
@@ -108,14 +108,14 @@ pub(super) async fn as_declared<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
         let rows = batch.metadata.as_ref().map_or(batch.payload.len(), |metadata| metadata.num_rows());
         same!(rows, batch.payload.len(), "rows of metadata");
     }
-    same!(records, 10, "records");
+    same!(records, 6, "records");
     Ok(())
 }
 
 pub(super) async fn stored_times<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
     use arrow::array::AsArray;
     use arrow::datatypes::TimestampMicrosecondType;
-    let harness = Harness::with(fixture, &[10]).await?;
+    let harness = Harness::with(fixture, &[6]).await?;
     let metadata = harness.source.capabilities().metadata;
     let declared =
         metadata.is_some_and(|metadata| metadata.index_of(headwater_core::stream::METADATA_TIMESTAMP).is_ok());
@@ -124,7 +124,7 @@ pub(super) async fn stored_times<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
     }
     let mut reader = harness.source.subscribe(Setup::new("times").context()).await?;
     let mut records = 0;
-    while records < 10 {
+    while records < 6 {
         let Some(event) = reader.next().await? else { break };
         let StreamEvent::Batch(batch) = event else { continue };
         let numbers = harness.fixture.numbers(&batch)?;
@@ -230,7 +230,7 @@ pub(super) async fn cancel<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
             // A reader that keeps nothing of an unfinished call comes on with longer ones; it is not to be hurried.
             let polls = if attempts % 50 == 0 { 200 } else { 1 + attempts % longest };
             worker.poll(polls).await?;
-            ensure!(attempts < 20_000, "dropped {attempts} times, `next` does not come to an end");
+            ensure!(attempts < 5000, "dropped {attempts} times, `next` does not come to an end");
         }
         same!(worker.numbers(), harness.everything(), "records, `next` dropped after up to {longest} polls");
     }
@@ -239,7 +239,7 @@ pub(super) async fn cancel<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
 
 pub(super) async fn lag<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
     let harness = Harness::with(fixture, &[20]).await?;
-    let mut worker = harness.worker(&Setup::new("lag")).await?;
+    let mut worker = harness.worker(&Setup { batch_records: 5, ..Setup::new("lag") }).await?;
     worker.read(&harness.everything()).await?;
     let lags = worker.log.iter().filter_map(|entry| match entry {
         Entry::Batch { lag, records, .. } => lag.map(|lag| (lag, *records)),

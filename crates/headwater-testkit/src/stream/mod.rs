@@ -135,7 +135,7 @@ pub fn suite(fixture: impl StreamFixture) -> Vec<Clause> {
             "Where it will be read on: after this position.";
         "stream::positions-are-stable" restarts::stable_positions,
             "Every record carries the same split and position each time it is delivered,";
-        "stream::uncommitted-comes-again" restarts::crash_commits_nothing,
+        "stream::uncommitted-comes-again" restarts::uncommitted,
             "What was read and not committed will be read again.";
         "stream::later-run-reads-what-was-added" restarts::later_run,
             "after a crash a reader starts again behind the last checkpoint.";

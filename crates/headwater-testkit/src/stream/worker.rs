@@ -233,7 +233,10 @@ impl<F: StreamFixture> Worker<F> {
             }
         }
         match event {
-            None => Ok(None),
+            None => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Ok(None)
+            }
             Some(Err(error)) if error.is_retryable() => Ok(None),
             Some(event) => self.note(event?).await.map(Some),
         }
@@ -294,8 +297,12 @@ impl<F: StreamFixture> Worker<F> {
 
     /// Reads until the last of these records has come, of every split; to the end of a bounded stream.
     pub(super) async fn read(&mut self, everything: &BTreeMap<SplitId, Vec<i64>>) -> Verdict {
+        let mut finished = 0;
         while !self.has_read(everything) {
-            self.next().await?;
+            if !self.next().await? {
+                finished += 1;
+            }
+            ensure!(finished < 100, "the stream says that it is finished, and is not");
         }
         Ok(())
     }

@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::TryStreamExt;
+use headwater_core::batch::ScanRequest;
 use headwater_core::memory::{MemoryBatchSource, MemoryOfflineStore, MemoryOnlineStore, MemoryStreamSource};
+use headwater_core::offline::LogId;
 use headwater_core::plugin::OpenContext;
 use headwater_core::{BatchSource, OfflineStore, OnlineStore, Result, SplitId, StreamSource};
 use headwater_testkit::batch::BatchFixture;
@@ -49,6 +52,21 @@ impl OfflineFixture for Offline {
     async fn open(&self, storage: &MemoryOfflineStore, _: &OpenContext) -> Result<Arc<dyn OfflineStore>> {
         Ok(Arc::new(storage.clone()))
     }
+
+    async fn plain(&self, storage: &MemoryOfflineStore, log: &LogId) -> Result<Vec<RecordBatch>> {
+        plain(storage, log).await
+    }
+}
+
+/// All rows of a log.
+pub(crate) async fn plain(store: &MemoryOfflineStore, log: &LogId) -> Result<Vec<RecordBatch>> {
+    let (log, request) = (store.log(log), ScanRequest::default());
+    let mut rows = Vec::new();
+    for fragment in log.fragments(&request).await? {
+        let batches = log.read(&fragment, &request).await?.try_collect::<Vec<_>>().await?;
+        rows.extend(batches.into_iter().map(|batch| batch.rows));
+    }
+    Ok(rows)
 }
 
 pub(crate) struct Batch;

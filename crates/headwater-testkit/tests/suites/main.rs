@@ -1,13 +1,19 @@
 //! The suites are tested: the in-memory references pass every clause that applies to them, and implementations with one
 //! fault each fail just the clauses that they break.
 
+#![allow(clippy::unwrap_used)] // A panic fails the trial.
+
+mod broken;
 mod fixtures;
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::memory;
-use headwater_testkit::{Clause, Installed, Outcome, batch, named, offline, online, plugin, stream};
+use headwater_core::transform::Identity;
+use headwater_core::{Error, Result, Transform, memory};
+use headwater_testkit::transform::{Case, TransformFixture};
+use headwater_testkit::{Clause, Installed, Outcome, batch, named, offline, online, plugin, stream, transform};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use fixtures::{Batch, Offline, Online, Stream};
@@ -43,6 +49,18 @@ fn quotes(clauses: &[Clause]) -> Result<(), Failed> {
     if stray.is_empty() { Ok(()) } else { Err(format!("not in the contracts:\n{}", stray.join("\n")).into()) }
 }
 
+/// Core has no transform but the identity; the suite for transforms runs where there are some.
+struct Identities;
+
+impl TransformFixture for Identities {
+    fn transform(&self, case: Case) -> Result<Arc<dyn Transform>> {
+        match case {
+            Case::Everything => Ok(Arc::new(Identity)),
+            _ => Err(Error::unsupported("core has no such transform")),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let references = [
         plugin::suite(Installed::new(&memory::PLUGIN, |_| serde_json::json!({}))),
@@ -55,8 +73,19 @@ fn main() -> ExitCode {
         named("shuffled", stream::suite(Stream { shuffled: true, ..Stream::default() })),
     ];
     let clauses = references.into_iter().flatten().collect::<Vec<_>>();
-    let stray = quotes(&clauses);
-    let mut trials = vec![Trial::test("clauses-quote-the-contracts", || stray)];
+    let transforms = transform::suite(Identities);
+    let stray = quotes(&clauses).and_then(|()| quotes(&transforms));
+    let broken = broken::all();
+    let bare = broken::covers(&clauses, &broken);
+    let clauses = clauses.into_iter().chain(transforms);
+    let mut trials = vec![
+        Trial::test("clauses-quote-the-contracts", || stray),
+        Trial::test("every-clause-is-broken-by-somebody", || bare),
+    ];
     trials.extend(clauses.into_iter().map(reference));
-    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+    trials.extend(broken.into_iter().map(|broken| broken.trial));
+    // Most of them wait most of the time.
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads = arguments.test_threads.or(Some(4));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
