@@ -2,7 +2,7 @@
 //!
 //! A log holds the transformed rows of one view and generation, split by split. Every published piece covers a range of
 //! positions `(after, through]` of one split and begins where its predecessor ended, so that pieces chain without gap
-//! or overlap. That is what makes the log exact: a writer that starts again asks [`OfflineStore::end`] and skips what is
+//! or overlap. That is what makes the log exact: a writer that starts again asks [`OfflineStore::ends`] and skips what is
 //! there, and of two writers that publish under the same predecessor one loses.
 
 use std::collections::BTreeMap;
@@ -81,7 +81,7 @@ pub trait OfflineStore: Debug + Send + Sync {
     /// The caller guarantees that `rows` has the columns [`LOG_SPLIT`] and [`LOG_POSITION`], that its positions ascend
     /// inside `range` (equal positions: rows of one record), and that `range.after < range.through`. `rows` may be
     /// empty: the piece then only moves the end. `metadata` is kept with the piece and given back by
-    /// [`OfflineStore::end`].
+    /// [`OfflineStore::ends`].
     ///
     /// The implementer guarantees that when this returns `Published`, the whole piece is durable and visible to plain
     /// readers, and that a crash at any moment leaves either all of it or nothing that a reader would take for it.

@@ -1,4 +1,4 @@
-//! The suite for [`BatchSource`](headwater_core::BatchSource).
+//! The suite for [`BatchSource`].
 
 mod scans;
 

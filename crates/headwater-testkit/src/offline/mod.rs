@@ -1,4 +1,4 @@
-//! The suite for [`OfflineStore`](headwater_core::OfflineStore).
+//! The suite for [`OfflineStore`].
 
 mod appends;
 mod compaction;

@@ -1,4 +1,4 @@
-//! The suite for [`OnlineStore`](headwater_core::OnlineStore).
+//! The suite for [`OnlineStore`].
 
 mod keys;
 mod random;

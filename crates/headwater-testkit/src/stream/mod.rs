@@ -1,4 +1,4 @@
-//! The suite for [`StreamSource`](headwater_core::StreamSource) and [`StreamReader`](headwater_core::StreamReader).
+//! The suite for [`StreamSource`] and [`StreamReader`](headwater_core::StreamReader).
 
 mod delivery;
 mod records;

@@ -1,4 +1,4 @@
-//! The suite for [`Transform`](headwater_core::Transform).
+//! The suite for [`Transform`].
 
 mod plans;
 
