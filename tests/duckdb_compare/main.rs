@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::json;
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
@@ -17,8 +18,12 @@ fn main() -> ExitCode {
     let trials = vec![
         trial("the_join_equals_duckdb", python.clone(), |python| compare(python, None)),
         match flights() {
-            Some(path) => trial("flights_equal_duckdb", python, move |python| compare(python, Some(&path))),
+            Some(path) => trial("flights_equal_duckdb", python.clone(), move |python| compare(python, Some(&path))),
             None => lacking("flights_equal_duckdb", "flights-3m.parquet"),
+        },
+        match example() {
+            Some(folder) => trial("the_flights_example_equals_duckdb", python, move |python| written(python, &folder)),
+            None => lacking("the_flights_example_equals_duckdb", "a run of examples/flights"),
         },
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -57,12 +62,41 @@ fn compare(python: &Path, flights: Option<&Path>) -> Result<(), Failed> {
     if status.success() { Ok(()) } else { Err(Failed::from(format!("compare.py: {status}"))) }
 }
 
-/// Where `examples/flights` keeps what the package client fetched.
-const FETCHED: &str = "../examples/flights/data/node_modules/vega-datasets/data/flights-3m.parquet";
+/// Compares the training set that `examples/flights` wrote.
+fn written(python: &Path, data: &Path) -> Result<(), Failed> {
+    let request = json!({
+        "entities": data.join("entity_rows.parquet"),
+        "out": data.join("training_set.parquet"),
+        "short_names": true,
+        "views": [{
+            "name": "last_departure",
+            "sources": [data.join(FLIGHTS)],
+            "keys": { "origin": "string" },
+            "event_time": "date",
+            "features": { "delay": "int64", "distance": "int64", "destination": "string" },
+        }],
+    });
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("examples_flights.json");
+    std::fs::write(&file, request.to_string())?;
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("duckdb_compare/compare.py");
+    let status = Command::new(python).arg(script).arg("--request").arg(&file).status()?;
+    if status.success() { Ok(()) } else { Err(Failed::from(format!("compare.py: {status}"))) }
+}
+
+/// Where `examples/flights` writes.
+const DATA: &str = "../examples/flights/data";
+/// Where in it the package client puts the flights.
+const FLIGHTS: &str = "node_modules/vega-datasets/data/flights-3m.parquet";
+
+fn example() -> Option<PathBuf> {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join(DATA);
+    data.join("training_set.parquet").exists().then_some(data)
+}
 
 fn flights() -> Option<PathBuf> {
     let named = std::env::var_os("HEADWATER_FLIGHTS").map(PathBuf::from);
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(FETCHED);
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join(DATA).join(FLIGHTS);
     named.or_else(|| fetched.exists().then_some(fetched))
 }
 
