@@ -446,16 +446,21 @@ impl StreamReader for Reader {
             && !self.committed
             && let StreamEvent::Batch(batch) = &event
             && batch.lag.is_some_and(|lag| lag.is_zero())
-            && let Some(Ok(Some(StreamEvent::SplitEnded(split)))) = self.inner().next().now_or_never()
+            && let Some(after) = self.inner().next().now_or_never()
         {
-            self.queue.push_back(event);
-            return Ok(Some(StreamEvent::SplitEnded(split)));
+            match after? {
+                Some(StreamEvent::SplitEnded(split)) => {
+                    self.queue.push_back(event);
+                    return Ok(Some(StreamEvent::SplitEnded(split)));
+                }
+                after => self.queue.extend(after),
+            }
         }
         self.spoil(event).await
     }
 
     async fn commit(&mut self, commits: &[(SplitId, Progress)]) -> Result<()> {
-        self.committed |= commits.iter().any(|(_, progress)| *progress != Progress::Through(Position::START));
+        self.committed |= !commits.is_empty();
         if self.fault == FailsForForeignCommits {
             let known = self.parents.keys().collect::<BTreeSet<_>>();
             if let Some((split, _)) = commits.iter().find(|(split, _)| split == &SplitId::from("no-such-split")) {
