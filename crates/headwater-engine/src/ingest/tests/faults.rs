@@ -214,11 +214,12 @@ async fn stopping_a_stalled_job_takes_bounded_time_and_loses_nothing() {
     for index in 0..100 {
         world.stream.event("a", index % 5, index, index as f64);
     }
-    let (_open, gate) = watch::channel(false);
+    let (open, gate) = watch::channel(false);
     world.online = Arc::new(Gate { inner: Arc::clone(&inner), open: gate, broken: false });
     world.options.tuning.stop_timeout = std::time::Duration::from_millis(50);
     let mut job = world.start().await;
-    world.until("something is read", || async { *world.stream.delivered.lock().unwrap() > 0 }).await;
+    // The gate holds one receiver, and each call that stands before it another.
+    world.until("a write is stalled", || async { open.receiver_count() > 1 }).await;
     job.stop().await.unwrap();
     let status = job.status();
     assert_eq!(status.state, JobState::Stopped);
