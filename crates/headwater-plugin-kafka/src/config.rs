@@ -69,13 +69,15 @@ impl OptionValue for OnPositionLost {
 }
 
 /// Properties of librdkafka that Headwater sets itself, and the option that says the same.
-const OWN: [(&str, &str); 6] = [
+const OWN: [(&str, &str); 8] = [
     ("bootstrap.servers", "bootstrap_servers"),
     ("metadata.broker.list", "bootstrap_servers"),
     ("group.instance.id", "instance_id"),
     ("group.id", "the project and the source, as `{project}.{source}`"),
     ("auto.offset.reset", "start"),
     ("enable.auto.commit", "nothing: commits follow what is stored"),
+    ("enable.auto.offset.store", "nothing: commits follow what is stored"),
+    ("enable.partition.eof", "nothing: the reader needs it"),
 ];
 
 impl KafkaConfig {

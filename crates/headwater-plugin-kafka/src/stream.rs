@@ -1,0 +1,127 @@
+//! The stream source: one topic.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use async_trait::async_trait;
+use headwater_core::definitions::timestamp_type;
+use headwater_core::options::{Config, Options};
+use headwater_core::plugin::OpenContext;
+use headwater_core::stream::{METADATA_KEY, METADATA_TIMESTAMP, ReaderContext, SplitInfo, StreamCapabilities};
+use headwater_core::{Error, Result, StreamReader, StreamSource};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
+use crate::client::{self, REQUEST_TIMEOUT};
+use crate::config::KafkaConfig;
+use crate::error::kafka;
+use crate::reader::KafkaStreamReader;
+use crate::splits::{before, split};
+
+/// A topic as a stream; a partition is a split.
+#[derive(Debug)]
+pub struct KafkaStreamSource {
+    config: Arc<KafkaConfig>,
+}
+
+impl KafkaStreamSource {
+    /// Checks the options. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// `Invalid` for options that are wrong or that librdkafka refuses.
+    pub fn open(config: &Config, _: &OpenContext) -> Result<Self> {
+        let config = KafkaConfig::from_config(config)?;
+        client::check(&client::consumer(&config, "check", 64 << 20))?;
+        Ok(Self { config: Arc::new(config) })
+    }
+}
+
+/// The columns that a transform sees beside the record's own.
+pub(crate) fn metadata_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new(METADATA_TIMESTAMP, timestamp_type(), true),
+        Field::new(METADATA_KEY, DataType::Binary, true),
+        Field::new("__partition", DataType::Int32, false),
+        Field::new("__offset", DataType::Int64, false),
+    ]))
+}
+
+#[async_trait]
+impl StreamSource for KafkaStreamSource {
+    fn capabilities(&self) -> StreamCapabilities {
+        StreamCapabilities {
+            bounded: false,
+            splits_end: false,
+            shares_splits: true,
+            encoded: true,
+            metadata: Some(metadata_schema()),
+        }
+    }
+
+    fn identity(&self) -> String {
+        format!("kafka:{}", self.config.topic)
+    }
+
+    async fn schema(&self) -> Result<Option<SchemaRef>> {
+        Ok(None)
+    }
+
+    async fn discover(&self) -> Result<Vec<SplitInfo>> {
+        let config = Arc::clone(&self.config);
+        blocking(move || {
+            let mut client = client::base(&config);
+            client
+                .set("isolation.level", config.options.get("isolation.level").map_or("read_committed", |level| level));
+            let consumer: BaseConsumer = client.create().map_err(|error| kafka(error, "make a client"))?;
+            let mut splits = Vec::new();
+            for partition in partitions(&consumer, &config.topic)? {
+                let (_, end) =
+                    consumer.fetch_watermarks(&config.topic, partition, REQUEST_TIMEOUT).map_err(|error| {
+                        kafka(error, "ask for the end of a partition").with_context("partition", partition)
+                    })?;
+                splits.push(SplitInfo {
+                    split: split(partition),
+                    parents: Vec::new(),
+                    end: Some(before(end)),
+                    closed: false,
+                });
+            }
+            Ok(splits)
+        })
+        .await
+    }
+
+    async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>> {
+        let reader = KafkaStreamReader::subscribe(Arc::clone(&self.config), context)?;
+        Ok(Box::new(reader))
+    }
+}
+
+/// The partitions that the topic has now, in order.
+pub(crate) fn partitions<C: rdkafka::consumer::ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &str,
+) -> Result<Vec<i32>> {
+    let metadata = consumer
+        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+        .map_err(|error| kafka(error, "ask for a topic's partitions"))?;
+    let missing = || Error::not_found(format!("there is no topic `{topic}`")).with_plugin("kafka");
+    let found = metadata.topics().iter().find(|found| found.name() == topic).ok_or_else(missing)?;
+    if let Some(code) = found.error() {
+        let code = rdkafka::error::RDKafkaErrorCode::from(code);
+        return Err(kafka(rdkafka::error::KafkaError::MetadataFetch(code), "ask for a topic's partitions")
+            .with_context("topic", topic));
+    }
+    let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
+    if partitions.is_empty() {
+        return Err(missing());
+    }
+    partitions.sort_unstable();
+    Ok(partitions)
+}
+
+/// Runs a call of librdkafka that waits for brokers where waiting does no harm.
+pub(crate) async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(call).await.map_err(|error| {
+        Error::unexpected("a call of the Kafka client panicked").with_source(error).with_plugin("kafka")
+    })?
+}

@@ -1,0 +1,162 @@
+//! The stream source against its contract: on the brokers of `KAFKA_BOOTSTRAP_SERVERS`, else on librdkafka's mock cluster.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use headwater_core::options::Config;
+use headwater_core::plugin::OpenContext;
+use headwater_core::stream::StreamSource;
+use headwater_core::{Error, Result, SplitId};
+use headwater_plugin_kafka::PLUGIN;
+use headwater_testkit::stream::{Record, StreamFixture};
+use headwater_testkit::{run, stream};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+
+struct Kafka {
+    bootstrap_servers: String,
+    admin: AdminClient<DefaultClientContext>,
+    producer: FutureProducer,
+    mock: Option<Mock>,
+    run: u32,
+    topics: AtomicU64,
+}
+
+/// A mock cluster on a thread of its own: it cannot be shared between threads.
+struct Mock(Mutex<SyncSender<(String, i32, SyncSender<bool>)>>);
+
+impl Mock {
+    /// Starts it; gives its address too.
+    fn start() -> (Self, String) {
+        let (requests, taken) = sync_channel::<(String, i32, SyncSender<bool>)>(1);
+        let (tell, told) = sync_channel(1);
+        std::thread::spawn(move || {
+            let cluster = MockCluster::new(1).expect("a mock cluster");
+            tell.send(cluster.bootstrap_servers()).expect("somebody waits");
+            for (topic, partitions, reply) in taken {
+                let made = cluster.create_topic(&topic, partitions, 1).is_ok();
+                reply.send(made).expect("somebody waits");
+            }
+        });
+        (Self(Mutex::new(requests)), told.recv().expect("the mock cluster starts"))
+    }
+
+    fn create_topic(&self, topic: &str, partitions: i32) -> bool {
+        let (reply, made) = sync_channel(1);
+        let requests = self.0.lock().expect("no test panics with it");
+        requests.send((topic.to_owned(), partitions, reply)).is_ok() && made.recv().unwrap_or(false)
+    }
+}
+
+struct Topic {
+    name: String,
+    partitions: AtomicU64,
+}
+
+impl Kafka {
+    fn start() -> Self {
+        let given = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
+        let (mock, bootstrap_servers) = match given {
+            Some(given) => (None, given),
+            None => {
+                let (mock, address) = Mock::start();
+                (Some(mock), address)
+            }
+        };
+        let mut client = ClientConfig::new();
+        client.set("bootstrap.servers", &bootstrap_servers).set("linger.ms", "0");
+        let (admin, producer) = (client.create().expect("an admin client"), client.create().expect("a producer"));
+        Self { bootstrap_servers, admin, producer, mock, run: std::process::id(), topics: AtomicU64::new(0) }
+    }
+}
+
+fn failed(error: impl std::fmt::Debug) -> Error {
+    Error::unexpected(format!("{error:?}"))
+}
+
+#[async_trait]
+impl StreamFixture for Kafka {
+    type Stream = Topic;
+
+    async fn create(&self, splits: usize) -> Result<Topic> {
+        let name = format!("conformance-{}-{}", self.run, self.topics.fetch_add(1, Ordering::Relaxed));
+        let partitions = i32::try_from(splits.max(1)).map_err(failed)?;
+        if splits == 0 {
+            return Err(Error::unsupported("a topic has at least one partition"));
+        }
+        match &self.mock {
+            Some(mock) if mock.create_topic(&name, partitions) => {}
+            Some(_) => return Err(failed("the mock cluster made no topic")),
+            None => {
+                let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+                for made in self.admin.create_topics([&topic], &AdminOptions::new()).await.map_err(failed)? {
+                    made.map_err(failed)?;
+                }
+            }
+        }
+        Ok(Topic { name, partitions: AtomicU64::new(u64::try_from(splits).map_err(failed)?) })
+    }
+
+    async fn open(&self, topic: &Topic, context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+        let config = Config {
+            name: "source `conformance`".into(),
+            options: [
+                ("bootstrap_servers".to_string(), self.bootstrap_servers.clone().into()),
+                ("topic".to_string(), topic.name.clone().into()),
+                ("revoke_timeout".to_string(), "2s".into()),
+            ]
+            .into(),
+            base_dir: ".".into(),
+        };
+        let role = PLUGIN.stream.ok_or_else(|| failed("no stream role"))?;
+        (role.open)(&config, context)
+    }
+
+    fn split(&self, _: &Topic, index: usize) -> SplitId {
+        SplitId::new(u32::try_from(index).unwrap_or(u32::MAX).to_be_bytes().to_vec())
+    }
+
+    async fn produce(&self, topic: &Topic, split: usize, records: &[Record]) -> Result<()> {
+        let values: Vec<String> = records.iter().map(Record::json).collect();
+        let mut sent = Vec::new();
+        for (record, value) in records.iter().zip(&values) {
+            let record = FutureRecord::<(), String>::to(&topic.name)
+                .partition(i32::try_from(split).map_err(failed)?)
+                .timestamp(record.time.div_euclid(1000))
+                .payload(value);
+            sent.push(self.producer.send_result(record).map_err(failed)?);
+        }
+        for delivery in sent {
+            delivery.await.map_err(failed)?.map_err(failed)?;
+        }
+        Ok(())
+    }
+
+    async fn add_split(&self, topic: &Topic) -> Result<usize> {
+        if self.mock.is_some() {
+            return Err(Error::unsupported("the mock cluster adds no partitions"));
+        }
+        let index = usize::try_from(topic.partitions.fetch_add(1, Ordering::Relaxed)).map_err(failed)?;
+        let grown = NewPartitions::new(&topic.name, index + 1);
+        for made in self.admin.create_partitions([&grown], &AdminOptions::new()).await.map_err(failed)? {
+            made.map_err(failed)?;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        Ok(index)
+    }
+
+    fn stores_times(&self) -> bool {
+        self.mock.is_none()
+    }
+}
+
+fn main() -> ExitCode {
+    run(stream::suite(Kafka::start()))
+}
