@@ -18,7 +18,7 @@ use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::mocking::MockCluster;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 
 struct Kafka {
     bootstrap_servers: String,
@@ -95,7 +95,9 @@ impl StreamFixture for Kafka {
             Some(mock) if mock.create_topic(&name, partitions) => {}
             Some(_) => return Err(failed("the mock cluster made no topic")),
             None => {
-                let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+                let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1))
+                    // The suite's records are years old.
+                    .set("retention.ms", "-1");
                 for made in self.admin.create_topics([&topic], &AdminOptions::new()).await.map_err(failed)? {
                     made.map_err(failed)?;
                 }
@@ -148,8 +150,15 @@ impl StreamFixture for Kafka {
         for made in self.admin.create_partitions([&grown], &AdminOptions::new()).await.map_err(failed)? {
             made.map_err(failed)?;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
-        Ok(index)
+        // The producer learns of the partition before it is asked to fill it.
+        loop {
+            let metadata = self.producer.client().fetch_metadata(Some(&topic.name), Duration::from_secs(10));
+            let known = metadata.map_err(failed)?.topics().first().map_or(0, |topic| topic.partitions().len());
+            if known > index {
+                return Ok(index);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     fn stores_times(&self) -> bool {
