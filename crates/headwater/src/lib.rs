@@ -6,6 +6,7 @@
 //! | feature | plugin | default |
 //! | --- | --- | --- |
 //! | `file` | streams and tables from files | yes |
+//! | `kafka` | streams from Kafka topics; builds librdkafka, which takes a C compiler and make | |
 //! | `parquet` | offline store | yes |
 //! | `sqlite` | online store | yes |
 //! | `sql` | transforms written as SQL | |

@@ -8,7 +8,7 @@ use headwater::{LINKED, Registry, registry};
 /// Name and whether it can be used, in order of names.
 const EXPECTED: &[(&str, bool)] = &[
     ("file", cfg!(feature = "file")),
-    ("kafka", false),
+    ("kafka", cfg!(feature = "kafka")),
     ("kinesis", false),
     ("memory", true),
     ("parquet", cfg!(feature = "parquet")),

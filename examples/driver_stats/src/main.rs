@@ -5,7 +5,7 @@
 //!
 //! ```sh
 //! cargo run -p driver_stats
-//! cargo run -p driver_stats -- examples/driver_stats/kafka.yaml
+//! cargo run -p driver_stats --features kafka -- examples/driver_stats/kafka.yaml
 //! ```
 
 mod events;
