@@ -101,6 +101,8 @@ pub struct Plugin {
     pub version: &'static str,
     /// What is left of the plugin where its feature is off: it validates definitions and opens nothing.
     pub enabled: bool,
+    /// No cargo feature of this release enables it; a later one will.
+    pub coming: bool,
     /// Stream sources.
     pub stream: Option<Role<dyn StreamSource>>,
     /// Producers for its streams.
@@ -122,6 +124,7 @@ impl Plugin {
             name,
             version,
             enabled: true,
+            coming: false,
             stream: None,
             producer: None,
             batch: None,
@@ -135,6 +138,14 @@ impl Plugin {
     #[must_use]
     pub const fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
+        self
+    }
+
+    /// Says that the plugin checks definitions today and opens things in a later release.
+    #[must_use]
+    pub const fn coming(mut self) -> Self {
+        self.enabled = false;
+        self.coming = true;
         self
     }
 
@@ -282,12 +293,10 @@ impl Registry {
             if names.is_empty() { "none".into() } else { names.join(", ") }
         };
         match self.plugin(name) {
-            // Nothing but the name is linked: the feature is there and off.
-            Some(plugin) if !plugin.enabled && plugin.roles().is_empty() => Err(Error::unsupported(format!(
+            Some(plugin) if !plugin.enabled && !plugin.coming => Err(Error::unsupported(format!(
                 "this build has no {what} `{name}`: build with the cargo feature `{name}`; compiled in are {}",
                 known()
             ))),
-            // Its options are linked, and checked, and there is nothing behind them.
             Some(plugin) if !plugin.enabled => Err(Error::unsupported(format!(
                 "this build has no {what} `{name}`: it comes with the cargo feature `{name}`, which release {} does not \
                  have yet; compiled in are {}",

@@ -31,7 +31,7 @@ struct State {
 #[derive(Debug)]
 enum Queued {
     Assigned(Vec<AssignedSplit>),
-    Batch(StreamBatch, usize),
+    Batch(Box<StreamBatch>, usize),
     Revoked { splits: Vec<SplitId>, deadline: Option<Instant>, acknowledged: Arc<Acknowledged> },
     Error(Error),
 }
@@ -63,7 +63,7 @@ impl Queue {
             + batch.metadata.as_ref().map_or(0, arrow::array::RecordBatch::get_array_memory_size);
         let mut state = self.lock();
         state.bytes += bytes;
-        state.events.push_back(Queued::Batch(batch, bytes));
+        state.events.push_back(Queued::Batch(Box::new(batch), bytes));
         drop(state);
         self.filled.notify_one();
     }
@@ -190,7 +190,7 @@ impl Queue {
                             state.bytes -= bytes;
                             drop(state);
                             self.drained.notify_all();
-                            Ok(StreamEvent::Batch(batch))
+                            Ok(StreamEvent::Batch(*batch))
                         }
                         Queued::Revoked { splits, deadline, acknowledged } => {
                             *to_acknowledge = Some(acknowledged);

@@ -294,7 +294,8 @@ impl ClientContext for Member {
         for (number, told) in &topic.partitions {
             if let Some(partition) = state.partitions.get_mut(number) {
                 partition.end = Some(told.eof_offset).filter(|&end| end >= 0);
-                partition.high = Some(told.ls_offset.max(told.hi_offset.min(told.ls_offset))).filter(|&high| high >= 0);
+                let high = if told.ls_offset >= 0 { told.ls_offset } else { told.hi_offset };
+                partition.high = Some(high).filter(|&high| high >= 0);
             }
         }
     }

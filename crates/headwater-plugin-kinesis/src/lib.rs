@@ -12,7 +12,7 @@ use headwater_core::{Error, Result};
 pub use config::{Consumer, KinesisConfig, OnPositionLost};
 
 /// The plugin `kinesis`. It checks definitions; this release has no client behind it.
-pub static PLUGIN: Plugin = Plugin::new("kinesis", env!("CARGO_PKG_VERSION")).enabled(false).with_stream(
+pub static PLUGIN: Plugin = Plugin::new("kinesis", env!("CARGO_PKG_VERSION")).coming().with_stream(
     Role::new::<KinesisConfig>(|_, _| {
         Err(Error::unsupported("this release has no Kinesis client; it comes with the cargo feature `kinesis`")
             .with_plugin("kinesis"))

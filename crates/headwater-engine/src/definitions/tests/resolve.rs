@@ -202,7 +202,7 @@ fn a_plugin_that_is_not_in_the_build_is_named_when_it_is_used() {
     check(&definitions, &registry()).unwrap();
     let error = resolved(&definitions).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("it comes with the cargo feature `kafka`"), "{error}");
+    assert!(error.to_string().contains("build with the cargo feature `kafka`"), "{error}");
 
     let mut definitions = project(|view| view);
     definitions.feature_views[0].transform = ViewTransform::Text { mode: "off".into(), text: "x".into() };
