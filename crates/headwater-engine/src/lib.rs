@@ -9,6 +9,7 @@ pub mod plan;
 pub mod project;
 pub mod store;
 pub mod view;
+pub mod windows;
 
 mod cast;
 mod rows;

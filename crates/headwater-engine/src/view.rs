@@ -10,6 +10,8 @@ use headwater_core::offline::LogId;
 use headwater_core::transform::PlannedTransform;
 use headwater_core::{Micros, Origin, SplitId};
 
+use crate::windows::Windows;
+
 /// A join key of a view.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Key {
@@ -35,8 +37,10 @@ pub struct View {
     pub event_time: String,
     /// The column with the created time, if its source has one.
     pub created: Option<String>,
-    /// Its features, in order of the schema.
+    /// Its features, in order of the schema: what is served and asked for.
     pub features: Vec<Field>,
+    /// How its features follow from windows of its rows; `None` where a row's columns are the features.
+    pub windows: Option<Arc<Windows>>,
     /// How long a value holds; zero = for ever.
     pub ttl: Micros,
     /// Values are served online.
@@ -79,7 +83,13 @@ pub struct StreamInput {
 }
 
 impl View {
-    /// The columns of its rows: join keys, event time, created (if any), features. Keys and event time are never null.
+    /// The columns of its rows that are no key and no time: the features, or what the aggregations are computed from.
+    pub fn columns(&self) -> &[Field] {
+        self.windows.as_ref().map_or(&self.features, |windows| &windows.columns)
+    }
+
+    /// The columns of its rows: join keys, event time, created (if any), then [`View::columns`]. Keys and event time are
+    /// never null.
     pub fn schema(&self) -> SchemaRef {
         let mut fields: Vec<ArrowField> =
             self.keys.iter().map(|key| ArrowField::new(&key.name, key.value_type.to_arrow(), false)).collect();
@@ -87,7 +97,7 @@ impl View {
         if let Some(created) = &self.created {
             fields.push(ArrowField::new(created, timestamp_type(), true));
         }
-        fields.extend(self.features.iter().map(|f| ArrowField::new(&f.name, f.dtype.to_arrow(), true)));
+        fields.extend(self.columns().iter().map(|f| ArrowField::new(&f.name, f.dtype.to_arrow(), true)));
         Arc::new(Schema::new(fields))
     }
 

@@ -158,6 +158,7 @@ fn open(request: ViewRequest) -> Outcome<JoinView> {
         offline: false,
         batch: None,
         stream: None,
+        windows: None,
     };
     Ok(JoinView { view: Arc::new(view), inputs })
 }

@@ -3,6 +3,7 @@
 //! A YAML file and these builders give the same thing. The structs hold what was written; the engine checks them (names,
 //! references, types) when a store is opened.
 
+mod aggregation;
 mod source;
 mod values;
 mod view;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use aggregation::{AggregateFunction, Aggregation};
 pub use source::{LateEvents, OnError, RecordFormat, Source, SourceKind, StreamSettings};
 pub use values::{ValueType, timestamp_type};
 pub use view::{FeatureView, ViewTransform};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use serde::{Deserialize, Serialize};
 
-use super::{Annotations, Field, ValueType};
+use super::{Aggregation, Annotations, Field, ValueType};
 use crate::error::{Error, Result};
 use crate::options::Duration;
 use crate::transform::{PlannedTransform, Transform};
@@ -70,8 +70,12 @@ pub struct FeatureView {
     pub entities: Vec<String>,
     /// How long a value holds; zero = for ever.
     pub ttl: Duration,
-    /// The features. Empty: every column of the source or the transform that is no key and no time.
+    /// The features. Empty: every column of the source or the transform that is no key and no time; of a view with
+    /// aggregations: theirs.
     pub schema: Vec<Field>,
+    /// What is computed over windows of the view's rows; none: the newest row is served.
+    #[serde(default)]
+    pub aggregations: Vec<Aggregation>,
     /// The source's name.
     pub source: String,
     /// How the source's rows become the view's.
@@ -95,6 +99,7 @@ impl FeatureView {
             entities: Vec::new(),
             ttl: Duration(0),
             schema: Vec::new(),
+            aggregations: Vec::new(),
             source: source.into(),
             transform: ViewTransform::None,
             timestamp_field: None,
@@ -127,6 +132,13 @@ impl FeatureView {
     #[must_use]
     pub fn field(mut self, field: Field) -> Self {
         self.schema.push(field);
+        self
+    }
+
+    /// Adds an aggregation.
+    #[must_use]
+    pub fn aggregation(mut self, aggregation: Aggregation) -> Self {
+        self.aggregations.push(aggregation);
         self
     }
 

@@ -43,6 +43,7 @@ fn view(keys: &[(&str, ValueType)], features: &[(&str, ValueType)]) -> View {
         offline: false,
         batch: None,
         stream: None,
+        windows: None,
     }
 }
 

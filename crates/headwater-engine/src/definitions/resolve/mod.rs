@@ -118,6 +118,7 @@ impl<'d> Resolver<'d> {
             offline: self.view.offline,
             batch: None,
             stream: None,
+            windows: None,
         }
     }
 

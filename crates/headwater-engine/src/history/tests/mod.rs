@@ -40,6 +40,7 @@ fn view(name: &str, keys: &[(&str, ValueType)], ttl: Micros, features: &[(&str, 
         offline: false,
         batch: None,
         stream: None,
+        windows: None,
     })
 }
 

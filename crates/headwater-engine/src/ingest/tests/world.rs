@@ -53,6 +53,7 @@ pub(super) fn view(name: &str, generation: &str) -> View {
         created: Some("created".into()),
         features: vec![Field::new("value", ValueType::Float64)],
         ttl: 0,
+        windows: None,
         online: true,
         offline: true,
         batch: None,

@@ -73,6 +73,7 @@ fn view(name: &str, keys: Vec<Key>, features: &[(&str, ValueType)]) -> View {
         offline: false,
         batch: None,
         stream: None,
+        windows: None,
     }
 }
 
