@@ -4,11 +4,15 @@
 //! `floor(t - w, hop) <= event time <= t`: a sawtooth, exact at its newer end, and at its older end aligned to multiples
 //! of `hop` since the Unix epoch. So tiles of one hop each are all that has to be kept of the past.
 
+#[allow(dead_code)] // Until jobs and reads use it.
+pub(crate) mod epoch;
+
 use headwater_core::Micros;
 use headwater_core::definitions::{AggregateFunction, Field};
+use serde::{Deserialize, Serialize};
 
 /// How the features of a view follow from its rows.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Windows {
     /// The columns of the rows that are no key and no time, in order: what the aggregations are computed from.
     pub columns: Vec<Field>,
@@ -19,7 +23,7 @@ pub struct Windows {
 }
 
 /// One feature of a windowed view.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowFeature {
     /// The feature: its name and its type.
     pub field: Field,
@@ -32,7 +36,7 @@ pub struct WindowFeature {
 }
 
 /// A sawtooth window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Window {
     /// How far back it reaches, in microseconds; more than zero.
     pub length: Micros,
