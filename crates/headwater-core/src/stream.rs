@@ -249,6 +249,42 @@ pub trait StreamSource: Debug + Send + Sync {
     /// # Errors
     /// As [`StreamSource::discover`].
     async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>>;
+
+    /// The registry with the schemas of the stream's writers, where one is configured: records are then framed as
+    /// Confluent's serializers do, a zero byte and a schema's number in four big-endian bytes before the value. Costs
+    /// nothing and never changes.
+    fn schemas(&self) -> Option<Arc<dyn SchemaRegistry>> {
+        None
+    }
+
+    /// Whether a record without a value deletes the entity that its key ([`METADATA_KEY`]) names, at the time stored
+    /// with it ([`METADATA_TIMESTAMP`]): both columns are among its metadata then. Costs nothing and never changes.
+    fn deletes(&self) -> bool {
+        false
+    }
+}
+
+/// A writer's schema, as a registry holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegisteredSchema {
+    /// What it describes: `avro`, `json` or `protobuf`.
+    pub kind: String,
+    /// The schema.
+    pub text: String,
+    /// The schemas that its text names and does not hold, by those names; each stands behind those that it names itself.
+    pub references: Vec<(String, String)>,
+}
+
+/// A registry of schemas by number.
+#[async_trait]
+pub trait SchemaRegistry: Debug + Send + Sync {
+    /// The schema of this number; `None` where the registry knows none. A number means the same schema for ever, so that
+    /// the caller may keep the answer; that there is none yet may change. Dropping the future does no harm.
+    ///
+    /// # Errors
+    /// `Unavailable` and `Throttled` are temporary. `PermissionDenied` where credentials are missing or wrong, `NotFound`
+    /// where no registry answers.
+    async fn schema(&self, id: u32) -> Result<Option<RegisteredSchema>>;
 }
 
 /// One worker's share of a stream.

@@ -9,8 +9,8 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::FutureExt;
 use headwater_core::stream::{
-    AssignedSplit, Payload, Progress, ReaderContext, SplitInfo, StreamBatch, StreamCapabilities, StreamEvent,
-    StreamReader, StreamSource,
+    AssignedSplit, Payload, Progress, ReaderContext, SchemaRegistry, SplitInfo, StreamBatch, StreamCapabilities,
+    StreamEvent, StreamReader, StreamSource,
 };
 use headwater_core::{Position, Result, SplitId};
 
@@ -63,6 +63,14 @@ impl StreamSource for ShuffledStream {
 
     async fn discover(&self) -> Result<Vec<SplitInfo>> {
         self.inner.discover().await
+    }
+
+    fn schemas(&self) -> Option<Arc<dyn SchemaRegistry>> {
+        self.inner.schemas()
+    }
+
+    fn deletes(&self) -> bool {
+        self.inner.deletes()
     }
 
     async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>> {

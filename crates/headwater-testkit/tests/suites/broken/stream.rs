@@ -12,8 +12,8 @@ use futures::FutureExt;
 use headwater_core::memory::MemoryStreamSource;
 use headwater_core::plugin::OpenContext;
 use headwater_core::stream::{
-    Checkpoints, Lag, Payload, Progress, ReaderContext, SplitInfo, StartPosition, StreamBatch, StreamCapabilities,
-    StreamEvent,
+    Checkpoints, Lag, Payload, Progress, ReaderContext, SchemaRegistry, SplitInfo, StartPosition, StreamBatch,
+    StreamCapabilities, StreamEvent,
 };
 use headwater_core::{Error, Position, Result, SplitId, StreamReader, StreamSource};
 use headwater_testkit::stream::{Record, StreamFixture, suite};
@@ -198,6 +198,14 @@ impl StreamSource for Source {
             }
         }
         Ok(splits)
+    }
+
+    fn schemas(&self) -> Option<Arc<dyn SchemaRegistry>> {
+        self.inner.schemas()
+    }
+
+    fn deletes(&self) -> bool {
+        self.inner.deletes()
     }
 
     async fn subscribe(&self, mut context: ReaderContext) -> Result<Box<dyn StreamReader>> {
