@@ -106,11 +106,19 @@ impl KafkaConfig {
                 faults.push(format!("option `options`: `{property}` is decided by {instead}"));
             }
         }
-        if let Some(url) = &self.schema_registry_url
-            && !url.starts_with("http://")
-            && !url.starts_with("https://")
-        {
-            faults.push("option `schema_registry_url` begins with `http://` or `https://`".into());
+        if let Some(url) = &self.schema_registry_url {
+            let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
+            match rest.map(|rest| rest.split('/').next().unwrap_or_default()) {
+                None | Some("") => {
+                    faults.push("option `schema_registry_url` begins with `http://` or `https://` and a host".into());
+                }
+                Some(host) if host.contains('@') => faults.push(
+                    "option `schema_registry_url`: user and password have options of their own, \
+                     `schema_registry_username` and `schema_registry_password`"
+                        .into(),
+                ),
+                Some(_) => {}
+            }
         }
         if self.schema_registry_url.is_none()
             && (self.schema_registry_username.is_some() || self.schema_registry_password.is_some())

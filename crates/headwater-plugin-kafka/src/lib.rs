@@ -14,6 +14,8 @@ mod queue;
 #[cfg(feature = "client")]
 mod reader;
 #[cfg(feature = "client")]
+mod registry;
+#[cfg(feature = "client")]
 mod splits;
 #[cfg(feature = "client")]
 mod stream;

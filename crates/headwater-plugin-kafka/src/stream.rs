@@ -7,20 +7,24 @@ use async_trait::async_trait;
 use headwater_core::definitions::timestamp_type;
 use headwater_core::options::{Config, Options};
 use headwater_core::plugin::OpenContext;
-use headwater_core::stream::{METADATA_KEY, METADATA_TIMESTAMP, ReaderContext, SplitInfo, StreamCapabilities};
+use headwater_core::stream::{
+    METADATA_KEY, METADATA_TIMESTAMP, ReaderContext, SchemaRegistry, SplitInfo, StreamCapabilities,
+};
 use headwater_core::{Error, Result, StreamReader, StreamSource};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use crate::client::{self, REQUEST_TIMEOUT};
-use crate::config::KafkaConfig;
+use crate::config::{KafkaConfig, Tombstones};
 use crate::error::kafka;
 use crate::reader::KafkaStreamReader;
+use crate::registry::ConfluentRegistry;
 use crate::splits::{before, split};
 
 /// A topic as a stream; a partition is a split.
 #[derive(Debug)]
 pub struct KafkaStreamSource {
     config: Arc<KafkaConfig>,
+    registry: Option<Arc<ConfluentRegistry>>,
 }
 
 impl KafkaStreamSource {
@@ -31,7 +35,8 @@ impl KafkaStreamSource {
     pub fn open(config: &Config, _: &OpenContext) -> Result<Self> {
         let config = KafkaConfig::from_config(config)?;
         client::check(&client::consumer(&config, "check", 64 << 20))?;
-        Ok(Self { config: Arc::new(config) })
+        let registry = ConfluentRegistry::open(&config)?.map(Arc::new);
+        Ok(Self { config: Arc::new(config), registry })
     }
 }
 
@@ -93,6 +98,14 @@ impl StreamSource for KafkaStreamSource {
     async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>> {
         let reader = KafkaStreamReader::subscribe(Arc::clone(&self.config), context)?;
         Ok(Box::new(reader))
+    }
+
+    fn schemas(&self) -> Option<Arc<dyn SchemaRegistry>> {
+        self.registry.clone().map(|registry| registry as Arc<dyn SchemaRegistry>)
+    }
+
+    fn deletes(&self) -> bool {
+        self.config.tombstones == Tombstones::Delete
     }
 }
 
