@@ -1,8 +1,9 @@
 //! Automation: `cargo xtask test` runs everything that CI runs and says what it ran.
 //!
-//! It depends on nothing, so that it builds in a second.
+//! It depends on nothing, so that it builds in a second. The servers that tests need are its library, which tests use too.
 
 mod run;
+mod servers;
 mod steps;
 mod tidy;
 
@@ -10,6 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use run::{Context, report};
+use servers::Servers;
 use steps::STEPS;
 
 const USAGE: &str = "\
@@ -19,6 +21,7 @@ Commands:
   test [STEP…]  run every step, or those named, and sum up; what cannot run here is listed, never passed over
   ci            the same, where everything has to run
   steps         list the steps
+  servers       start the servers that tests need, print how to name them in the environment, and keep them until Ctrl-C
 ";
 
 fn main() -> ExitCode {
@@ -27,7 +30,7 @@ fn main() -> ExitCode {
     let named = arguments.collect::<Vec<_>>();
     let strict = command == "ci" || std::env::var("CI").is_ok_and(|value| value == "true");
     match command.as_str() {
-        "test" | "ci" => {}
+        "test" | "ci" | "servers" => {}
         "steps" => {
             for step in STEPS {
                 println!("{:<18} {}", step.name, step.about);
@@ -50,6 +53,16 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if command == "servers" {
+        let servers = Servers::start(&context);
+        for (name, value) in &servers.environment {
+            println!("export {name}={value}");
+        }
+        // They end with this process, however it ends.
+        loop {
+            std::thread::park();
+        }
+    }
     let chosen = |name: &str| named.is_empty() || named.iter().any(|wanted| wanted == name);
     let ran = STEPS.iter().filter(|step| chosen(step.name)).map(|step| context.step(step)).collect::<Vec<_>>();
     let left_out = STEPS.iter().filter(|step| !chosen(step.name)).map(|step| step.name).collect::<Vec<_>>();

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::run::{Context, Outcome, Step, Tests, all};
+use crate::servers::Servers;
 use crate::tidy;
 
 /// The steps. Slow ones stand at the end; add yours there.
@@ -59,14 +60,37 @@ fn doc(context: &Context) -> Outcome {
     context.run(command)
 }
 
+/// What the tests are built with beyond the defaults: the streams, whose clients take long to compile, in the one build
+/// that all tests share.
+const STREAMS: &str = "driver_stats/kafka,headwater-cli/kafka,headwater-plugin-kafka/client";
+
 fn tests(context: &Context) -> Outcome {
+    let tests = ["test", "--workspace", "--no-fail-fast", "--features", STREAMS];
+    // Servers do not stand by while everything compiles.
+    let built = context.cargo(tests.iter().chain(&["--no-run"]));
+    if !matches!(built, Outcome::Passed(_)) {
+        return built;
+    }
+    let servers = Servers::start(context);
     let mut command = context.command("cargo");
-    command.args(["test", "--workspace", "--no-fail-fast"]);
+    command.args(tests).envs(servers.environment.iter().map(|(name, value)| (name, value)));
     let flights = context.root.join(FLIGHTS);
     if flights.exists() {
         command.env("HEADWATER_FLIGHTS", flights);
     }
-    context.run(command)
+    // Tests for which there is no server say so themselves; why there is none is known here alone.
+    let missing = Tests { ignored: servers.missing.len(), not_run: servers.missing.clone(), ..Tests::default() };
+    match context.run(command) {
+        Outcome::Passed(mut tests) => {
+            tests += missing;
+            Outcome::Passed(tests)
+        }
+        Outcome::Failed(why, mut tests) => {
+            tests += missing;
+            Outcome::Failed(why, tests)
+        }
+        not_run => not_run,
+    }
 }
 
 /// Checks the facade with no feature and with each alone: a workspace build has most of them and hides what is missing.
