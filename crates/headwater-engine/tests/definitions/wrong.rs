@@ -71,7 +71,7 @@ const CASES: &[Case] = &[
     case("description: Who rides", "description: [Who]", "[Who]", "expected text, found a list", ""),
 
     // Sources.
-    case("type: file\n", "type: fille\n", "fille", "there is no source of type `fille`; compiled in are `file`, `push`; known, but not in this build, are `kafka`, `kinesis`", "did you mean `file`?"),
+    case("type: file\n", "type: fille\n", "fille", "there is no source of type `fille`; compiled in are `file`", "did you mean `file`?"),
     case("    type: file\n", "", "name: stats_table", "`type` is missing: the plugin that reads the source", ""),
     case("type: kinesis", "type: kinesys", "kinesys", "there is no source of type `kinesys`", "did you mean `kinesis`?"),
     case("type: kinesis", "type: sqlite", "sqlite\n", "`sqlite` is no source, but online store", ""),

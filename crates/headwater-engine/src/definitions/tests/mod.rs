@@ -53,6 +53,11 @@ static PICK: Plugin = Plugin::new("pick", "0").with_transform(|text| Ok(Arc::new
 /// What is left of a plugin whose feature is off.
 static OFF: Plugin = Plugin::new("off", "0").enabled(false);
 
+/// The same of one that has always checked its options.
+static AWAY: Plugin = Plugin::new("away", "0")
+    .with_stream(Role::new::<TestConfig>(|_, _| Err(Error::unexpected("a plugin that is off was opened"))))
+    .enabled(false);
+
 #[derive(Debug)]
 struct Pick(String);
 
@@ -102,7 +107,7 @@ pub(crate) fn schema(ddl: &str) -> SchemaRef {
 }
 
 pub(crate) fn registry() -> Registry {
-    let plugins = [&TEST, &PICK, &OFF, &memory::PLUGIN, &headwater_plugin_kafka::PLUGIN];
+    let plugins = [&TEST, &PICK, &OFF, &AWAY, &memory::PLUGIN, &headwater_plugin_kafka::PLUGIN];
     plugins.into_iter().fold(Registry::empty(), |registry, plugin| registry.with(plugin).unwrap())
 }
 

@@ -196,13 +196,11 @@ fn what_is_pushed_is_described_by_the_view_or_by_a_schema() {
 fn a_plugin_that_is_not_in_the_build_is_named_when_it_is_used() {
     let mut definitions = project(|view| view);
     let settings = StreamSettings::new("table").record_format(RecordFormat::json(EVENTS));
-    definitions.sources[1] = Source::stream("events", "kafka", settings)
-        .option("bootstrap_servers", "localhost:9092")
-        .option("topic", "events");
+    definitions.sources[1] = Source::stream("events", "away", settings).option("path", "events");
     check(&definitions, &registry()).unwrap();
     let error = resolved(&definitions).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Unsupported);
-    assert!(error.to_string().contains("build with the cargo feature `kafka`"), "{error}");
+    assert!(error.to_string().contains("build with the cargo feature `away`"), "{error}");
 
     let mut definitions = project(|view| view);
     definitions.feature_views[0].transform = ViewTransform::Text { mode: "off".into(), text: "x".into() };
