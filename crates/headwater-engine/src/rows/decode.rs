@@ -142,7 +142,7 @@ fn damaged() -> Error {
 }
 
 /// The rest of a packed row.
-struct Reader<'a>(&'a [u8]);
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn header(&mut self) -> Result<Micros> {
@@ -210,7 +210,7 @@ impl<'a> Reader<'a> {
 
 /// One column that grows.
 #[derive(Debug)]
-enum Builder {
+pub(crate) enum Builder {
     Bytes(BinaryBuilder),
     Text(StringBuilder),
     Int32(Int32Builder),
@@ -223,7 +223,7 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(value_type: &ValueType, capacity: usize) -> Self {
+    pub(crate) fn new(value_type: &ValueType, capacity: usize) -> Self {
         match value_type {
             ValueType::Bytes => Self::Bytes(BinaryBuilder::with_capacity(capacity, capacity * 16)),
             ValueType::String => Self::Text(StringBuilder::with_capacity(capacity, capacity * 16)),
@@ -245,7 +245,7 @@ impl Builder {
         }
     }
 
-    fn append_null(&mut self) {
+    pub(crate) fn append_null(&mut self) {
         match self {
             Self::Bytes(builder) => builder.append_null(),
             Self::Text(builder) => builder.append_null(),
@@ -262,7 +262,11 @@ impl Builder {
         }
     }
 
-    fn append(&mut self, reader: &mut Reader<'_>) -> Result<()> {
+    /// Appends a value as [`Values::push_value`](super::encode::Values::push_value) packs it.
+    ///
+    /// # Errors
+    /// `Corrupt` for bytes that are none.
+    pub(crate) fn append(&mut self, reader: &mut Reader<'_>) -> Result<()> {
         match self {
             Self::Bytes(builder) => builder.append_value(reader.delimited()?),
             Self::Text(builder) => {
@@ -304,7 +308,7 @@ impl Builder {
         Ok(())
     }
 
-    fn finish(self) -> ArrayRef {
+    pub(crate) fn finish(self) -> ArrayRef {
         match self {
             Self::Bytes(mut builder) => Arc::new(builder.finish()),
             Self::Text(mut builder) => Arc::new(builder.finish()),

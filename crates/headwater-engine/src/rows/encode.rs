@@ -148,8 +148,9 @@ impl RowEncoder {
     }
 }
 
-/// One feature's column.
-enum Values<'a> {
+/// One column of rows, by its type.
+#[derive(Debug)]
+pub(crate) enum Values<'a> {
     Bytes(&'a BinaryArray),
     Text(&'a StringArray),
     Int32(&'a Int32Array),
@@ -163,7 +164,7 @@ enum Values<'a> {
 
 impl<'a> Values<'a> {
     /// The caller has compared the column's type with `value_type`.
-    fn new(column: &'a ArrayRef, value_type: &ValueType) -> Self {
+    pub(crate) fn new(column: &'a ArrayRef, value_type: &ValueType) -> Self {
         match value_type {
             ValueType::Bytes => Self::Bytes(column.as_binary()),
             ValueType::String => Self::Text(column.as_string()),
@@ -180,7 +181,7 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn is_null(&self, row: usize) -> bool {
+    pub(crate) fn is_null(&self, row: usize) -> bool {
         match self {
             Self::Bytes(column) => column.is_null(row),
             Self::Text(column) => column.is_null(row),
@@ -218,7 +219,8 @@ impl<'a> Values<'a> {
         }
     }
 
-    fn push_value(&self, row: usize, out: &mut Vec<u8>) {
+    /// Appends the value of a row that is not null, without its type.
+    pub(crate) fn push_value(&self, row: usize, out: &mut Vec<u8>) {
         let mut delimited = |bytes: &[u8]| {
             push_length(out, bytes.len());
             out.extend_from_slice(bytes);

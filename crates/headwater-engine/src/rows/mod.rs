@@ -19,8 +19,8 @@ mod serving;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decode::RowDecoder;
-pub(crate) use encode::RowEncoder;
+pub(crate) use decode::{Builder, Reader, RowDecoder};
+pub(crate) use encode::{RowEncoder, Values};
 pub(crate) use key::KeyColumns;
 pub(crate) use log::log_rows;
 pub(crate) use materialized::{read_materialized, write_materialized};

@@ -4,8 +4,34 @@
 //! `floor(t - w, hop) <= event time <= t`: a sawtooth, exact at its newer end, and at its older end aligned to multiples
 //! of `hop` since the Unix epoch. So tiles of one hop each are all that has to be kept of the past.
 
-#[allow(dead_code)] // Until jobs and reads use it.
+// What reads and writes windowed views comes next to this module.
+#![allow(dead_code, unused_imports)]
+
 pub(crate) mod epoch;
+
+mod bound;
+mod codec;
+mod distinct;
+mod double;
+mod finisher;
+mod functions;
+mod layout;
+mod newest;
+mod numbers;
+mod part;
+mod percentile;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use distinct::STANDARD_ERROR as DISTINCT_STANDARD_ERROR;
+pub use functions::{MAX_N, check_type, output_type};
+pub use percentile::RELATIVE_ERROR as PERCENTILE_RELATIVE_ERROR;
+
+pub(crate) use bound::Bound;
+pub(crate) use finisher::Finisher;
+pub(crate) use layout::Layout;
+pub(crate) use state::State;
 
 use headwater_core::Micros;
 use headwater_core::definitions::{AggregateFunction, Field};
