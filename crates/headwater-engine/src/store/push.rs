@@ -119,6 +119,8 @@ pub(crate) async fn push(
             )));
         }
     }
+    // All or nothing: a push that left out some of the views would part their histories.
+    fed.iter().try_for_each(|(view, _)| refuse_windows(view))?;
     let split = push_split(project);
     let rows = one_batch(rows)?;
     let input = renamed(&rows, field_mapping(&project.definitions, source))?;
@@ -140,6 +142,7 @@ pub(crate) async fn write_to_store(
     target: PushTarget,
 ) -> Result<Pushed> {
     let view = project.view(view)?;
+    refuse_windows(view)?;
     if target.online() && !view.online {
         return Err(Error::invalid(format!("view `{}` is not served online: it says `online: false`", view.name)));
     }
@@ -163,6 +166,17 @@ pub(crate) async fn write_to_store(
     };
     let written = write(project, vec![(Arc::clone(view), rows, target.online(), target.offline())]).await?;
     Ok(written.into_iter().next().unwrap_or_default())
+}
+
+/// Refuses rows for a view with aggregations: the state of its windows follows from the positions of a stream.
+fn refuse_windows(view: &View) -> Result<()> {
+    match view.windows {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(format!(
+            "view `{}` has aggregations, and takes rows from its stream and its batch source alone; send them there",
+            view.name
+        ))),
+    }
 }
 
 /// Writes rows that are known to be good: first to the logs, so that nothing is served that history lacks.

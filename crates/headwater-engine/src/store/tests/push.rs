@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::super::push::{PushTarget, Pushed, push, write_to_store};
 use super::{DAY, Fixture, batch, stats_rows, times};
+use crate::windows::Windows;
 
 async fn log(store: &Fixture) -> Vec<RecordBatch> {
     let log = store.project.offline.log(&store.project.view("stats").unwrap().log());
@@ -94,6 +95,25 @@ async fn a_row_that_cannot_be_cast_refuses_the_whole_call() {
     let good = rows.slice(0, 1);
     write_to_store(&store.project, "stats", &[good], PushTarget::Online).await.unwrap();
     assert_eq!(store.one("stats:rate", json!({"driver_id": [1]})).await, json!([0.1, "PRESENT"]));
+}
+
+#[tokio::test]
+async fn a_view_with_aggregations_takes_no_rows_from_callers() {
+    let mut store = Fixture::new("windows");
+    store.edit("stats", |view| {
+        let columns = view.features.clone();
+        view.windows = Some(Arc::new(Windows { columns, features: Vec::new(), fingerprint: "w".into() }));
+    });
+    let rows = [stats_rows(&[(1, DAY, None, Some(0.1), None)])];
+    for target in [PushTarget::Online, PushTarget::Offline, PushTarget::OnlineAndOffline] {
+        let direct = write_to_store(&store.project, "stats", &rows, target).await.unwrap_err();
+        let pushed = push(&store.project, "stats_stream", &rows, target).await.unwrap_err();
+        for error in [direct, pushed] {
+            assert_eq!(error.kind(), ErrorKind::Invalid);
+            assert!(error.to_string().contains("`stats` has aggregations"), "{error}");
+        }
+    }
+    assert!(untouched(&store).await);
 }
 
 #[tokio::test]
