@@ -9,12 +9,22 @@
 //!     "keys": { "driver_id": "int64" }, "event_time": "event_timestamp", "created": "created",
 //!     "features": { "conv_rate": "float64" },
 //!     "columns": { "conv_rate": "name in the file, where it differs" }
+//!   }, {
+//!     "name": "w", "sources": ["f.parquet"], "logs": ["log"], "log_from": 1735689600000000,
+//!     "keys": { "driver_id": "int64" }, "event_time": "event_timestamp",
+//!     "features": { "conv_rate": "float64" },
+//!     "windows": {
+//!       "rows": { "function": "count" },
+//!       "rate_1h": { "function": "mean", "column": "conv_rate", "window_us": 3600000000, "hop_us": 300000000 },
+//!       "last_3": { "function": { "last_n": { "n": 3 } }, "column": "conv_rate" }
+//!     }
 //!   }],
 //!   "filter_by_created": false, "memory_limit": null, "threads": null
 //! }
 //! ```
 //!
-//! Feature columns of the output are called `view__feature`, in the order of their names.
+//! A view with `windows` has those for features, and `features` are the columns that they are computed from. Feature
+//! columns of the output are called `view__feature`, in the order of their names.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -25,13 +35,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use headwater_core::definitions::{Field, ValueType};
+use headwater_core::definitions::{AggregateFunction, Field, ValueType};
 use headwater_core::options::Config;
 use headwater_engine::View;
 use headwater_engine::history::{
     EntityRows, HistoryInput, HistoryOptions, HistoryRequest, InputKind, JoinView, RequestedFeature, join,
 };
 use headwater_engine::view::Key;
+use headwater_engine::windows::{Window, WindowFeature, Windows, output_type};
 use headwater_plugin_file::{FileBatchConfig, FileBatchSource};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -71,6 +82,22 @@ struct ViewRequest {
     features: BTreeMap<String, ValueType>,
     #[serde(default)]
     columns: BTreeMap<String, String>,
+    #[serde(default)]
+    log_from: Option<i64>,
+    #[serde(default)]
+    windows: BTreeMap<String, WindowRequest>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WindowRequest {
+    function: AggregateFunction,
+    #[serde(default)]
+    column: Option<String>,
+    #[serde(default)]
+    window_us: Option<i64>,
+    #[serde(default)]
+    hop_us: Option<i64>,
 }
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
@@ -110,12 +137,13 @@ async fn join_files(request: Request) -> Outcome<Value> {
     let mut views = Vec::new();
     let mut features = Vec::new();
     for (number, view) in request.views.into_iter().enumerate() {
-        features.extend(view.features.keys().map(|feature| RequestedFeature {
+        let view = open(view)?;
+        features.extend(view.view.features.iter().map(|feature| RequestedFeature {
             view: number,
-            feature: feature.clone(),
-            output: format!("{}__{feature}", view.name),
+            feature: feature.name.clone(),
+            output: format!("{}__{}", view.view.name, feature.name),
         }));
-        views.push(open(view)?);
+        views.push(view);
     }
     let options = HistoryOptions {
         memory_limit: request.memory_limit,
@@ -146,21 +174,42 @@ fn open(request: ViewRequest) -> Outcome<JoinView> {
         let source = FileBatchSource::open(&options, &config)?;
         inputs.push(HistoryInput { source: Arc::new(source), kind, columns: request.columns.clone() });
     }
+    let columns: Vec<Field> = request.features.into_iter().map(|(name, of)| Field::new(name, of)).collect();
+    let windows = if request.windows.is_empty() { None } else { Some(windows(request.windows, &columns)?) };
     let view = View {
         name: request.name,
         generation: "files".into(),
         keys: request.keys.into_iter().map(|(name, value_type)| Key { name, value_type }).collect(),
         event_time: request.event_time,
         created: request.created,
-        features: request.features.into_iter().map(|(name, of)| Field::new(name, of)).collect(),
+        features: match &windows {
+            Some(windows) => windows.features.iter().map(|feature| feature.field.clone()).collect(),
+            None => columns,
+        },
         ttl: request.ttl_us,
         online: false,
         offline: false,
         batch: None,
         stream: None,
-        windows: None,
+        windows: windows.map(Arc::new),
     };
-    Ok(JoinView { view: Arc::new(view), inputs })
+    Ok(JoinView { view: Arc::new(view), inputs, log_from: request.log_from })
+}
+
+fn windows(requests: BTreeMap<String, WindowRequest>, columns: &[Field]) -> Outcome<Windows> {
+    let mut features = Vec::with_capacity(requests.len());
+    for (name, request) in requests {
+        let column = request.column.map(|column| {
+            let at = columns.iter().position(|known| known.name == column);
+            at.ok_or_else(|| format!("window `{name}` is of column `{column}`, which is not among the features"))
+        });
+        let column = column.transpose()?;
+        let of = column.and_then(|column| columns.get(column)).map(|column| &column.dtype);
+        let window = request.window_us.map(|length| Window { length, hop: request.hop_us.unwrap_or(length / 12) });
+        let dtype = output_type(request.function, of)?;
+        features.push(WindowFeature { field: Field::new(name, dtype), function: request.function, column, window });
+    }
+    Ok(Windows { columns: columns.to_vec(), features, fingerprint: String::new() })
 }
 
 /// The most memory that the process had at once, where the system says.

@@ -45,6 +45,15 @@
 //! 5. The walk (`walk`) leaves one integer for each entity row and view: where the answer stands. Now, and only for
 //!    rows that won, feature columns are read, and put out beside the entity rows in pieces (`gather`, `output`), so
 //!    that the training set may be larger than memory.
+//!
+//! # Windows
+//!
+//! A view with aggregations asks another question: not "which row was the newest?" but "what do the rows in the windows
+//! that end at `t` come to?". Of each entity row's key, rows with `floor(t - window, hop) <= event_time <= t` count: those
+//! of the batch source before [`JoinView::log_from`] and those of the log from it on, so that none counts twice. Where no
+//! row counts, a `count` is 0 and everything else null. With [`HistoryOptions::filter_by_created_timestamp`] a row counts
+//! only where it was made by `t` too. The functions are those that keep the online store up to date; how every row gets
+//! to them, and where what does not fit into memory waits, says the module `windowed`.
 
 mod asked;
 mod entities;
@@ -58,6 +67,7 @@ mod scan;
 mod spill;
 mod waiting;
 mod walk;
+mod windowed;
 mod worker;
 
 #[cfg(test)]
@@ -74,10 +84,11 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::stream::BoxStream;
 use futures::{Stream, TryStreamExt};
-use headwater_core::{BatchSource, Result};
+use headwater_core::{BatchSource, Micros, Result};
 
 use crate::project::Project;
 use crate::view::View;
+use crate::windows::epoch;
 
 pub use entities::EntityRows;
 
@@ -110,16 +121,20 @@ pub struct RequestedFeature {
 pub struct JoinView {
     /// The view.
     pub view: Arc<View>,
-    /// Its batch source, its log, or both: all their rows count, by version.
+    /// Its batch source, its log, or both. Of a plain view all their rows count, by version.
     pub inputs: Vec<HistoryInput>,
+    /// Where the history of a windowed view meets: batch rows count before it, log rows from it on. `None` where the view
+    /// was never ingested: batch rows alone count. A plain view has no use for it.
+    pub log_from: Option<Micros>,
 }
 
 impl JoinView {
-    /// The view with its history as its project says: its batch source, and its log where it has `offline: true`.
+    /// The view with its history as its project says: its batch source, its log where it has `offline: true`, and where
+    /// the windows that are served online have the two meet.
     ///
     /// # Errors
-    /// Those of opening the batch source.
-    pub fn open(project: &Project, view: &Arc<View>) -> Result<Self> {
+    /// Those of opening the batch source and of the online store.
+    pub async fn open(project: &Project, view: &Arc<View>) -> Result<Self> {
         let mut inputs = Vec::new();
         if let Some(batch) = &view.batch {
             let source = project.batch_source(&batch.source)?;
@@ -129,7 +144,13 @@ impl JoinView {
             let source = project.offline.log(&view.log());
             inputs.push(HistoryInput { source, kind: InputKind::Log, columns: BTreeMap::new() });
         }
-        Ok(Self { view: Arc::clone(view), inputs })
+        let mut log_from = None;
+        if view.windows.is_some() {
+            let (project, online) = (&project.definitions.project, project.online.as_ref());
+            let serving = epoch::serving(online, project, &view.name, &view.generation).await?;
+            log_from = serving.map(|epoch| epoch.log_from.unwrap_or(Micros::MIN));
+        }
+        Ok(Self { view: Arc::clone(view), inputs, log_from })
     }
 }
 
@@ -215,8 +236,11 @@ pub struct Progress {
 /// file, row and value. `Conflict` where a source's rows changed between search and reading: run it again. Those of the
 /// sources; `Unavailable` where rows cannot be spilled.
 pub async fn join(request: HistoryRequest) -> Result<TrainingSet> {
-    let plan = Arc::new(plan::plan(request).await?);
-    let answers = scan::search(&plan).await?;
+    let mut plan = plan::plan(request).await?;
+    let computed = windowed::compute(&mut plan).await?;
+    let plan = Arc::new(plan);
+    let mut answers = scan::search(&plan).await?;
+    computed.into_iter().for_each(|of_view| of_view.put(&mut answers));
     Ok(output::put_out(plan, answers))
 }
 

@@ -12,6 +12,7 @@ use headwater_core::{BatchSource, Error, ErrorKind, Micros, Origin, Result};
 use super::asked::Asked;
 use super::entities::names;
 use super::row::RowId;
+use super::windowed::{self, Windowed};
 use super::{EntityRows, HistoryInput, HistoryRequest, InputKind, JoinView, Progress, memory};
 use crate::view::View;
 
@@ -27,8 +28,10 @@ pub(super) struct Plan {
     pub(super) entities: Arc<EntityRows>,
     /// The output's columns.
     pub(super) schema: SchemaRef,
-    /// The views of which features are wanted.
+    /// The views of which features are wanted. Of a windowed one nothing is to be read yet: see [`Plan::windowed`].
     pub(super) views: Vec<ViewPlan>,
+    /// How the features of windowed views come to be.
+    pub(super) windowed: Vec<Windowed>,
     /// For each feature column of the output: its view, and its place among the view's features.
     pub(super) columns: Vec<(usize, usize)>,
     /// The order in which fragments are read: (view, number of the fragment).
@@ -44,7 +47,7 @@ pub(super) struct Plan {
     /// Rows of an output batch at most.
     pub(super) batch_rows: usize,
     /// Who wants to know.
-    pub(super) progress: Reporter,
+    pub(super) progress: Arc<Reporter>,
 }
 
 /// A view in a join.
@@ -71,6 +74,8 @@ pub(super) struct ViewPlan {
 pub(super) struct InputPlan {
     /// The table.
     pub(super) source: Arc<dyn BatchSource>,
+    /// What it is.
+    pub(super) kind: InputKind,
     /// What to ask for when searching.
     pub(super) search: ScanRequest,
     /// Where the join keys, event time and created time are among the columns asked for.
@@ -120,8 +125,9 @@ pub(super) async fn plan(request: HistoryRequest) -> Result<Plan> {
 
     let entities = Arc::new(entities);
     let mut plans: Vec<ViewPlan> = Vec::with_capacity(wanted.len());
+    let mut windowed = Vec::new();
     for (number, features) in wanted {
-        let Some(JoinView { view, inputs }) = views.get(number) else { continue };
+        let Some(JoinView { view, inputs, log_from }) = views.get(number) else { continue };
         let shared = plans.iter().find(|plan| plan.asked.keys == view.keys).map(|plan| Arc::clone(&plan.asked));
         let asked = match shared {
             Some(asked) => asked,
@@ -131,7 +137,17 @@ pub(super) async fn plan(request: HistoryRequest) -> Result<Plan> {
                 Arc::new(asked)
             }
         };
-        plans.push(view_plan(view, inputs, asked, features).await?);
+        if let Some(windows) = &view.windows {
+            windowed.push(windowed::plan(plans.len(), view, windows, inputs, *log_from, &asked, &features).await?);
+            plans.push(ViewPlan::without_tables(view, asked, features));
+        } else {
+            let from = asked.earliest.iter().min().filter(|_| view.ttl > 0);
+            let reach = Reach {
+                from: from.map(|first| first.saturating_sub(view.ttl)),
+                to: asked.latest.iter().max().copied(),
+            };
+            plans.push(view_plan(view, inputs, asked, features, |_| reach).await?);
+        }
     }
     let mut reading: Vec<(Micros, usize, usize)> = Vec::new();
     for (number, view) in plans.iter().enumerate() {
@@ -140,12 +156,14 @@ pub(super) async fn plan(request: HistoryRequest) -> Result<Plan> {
     // All views move on through time together.
     reading.sort_unstable();
 
-    let progress = Reporter::new(options.progress, reading.len() as u64, entities.len() as u64);
+    let fragments = reading.len() + windowed.iter().map(|view| view.rows.fragments.len()).sum::<usize>();
+    let progress = Arc::new(Reporter::new(options.progress, fragments as u64, entities.len() as u64));
     Ok(Plan {
         memory: memory(options.memory_limit.unwrap_or_else(memory::default_limit), &entities, &plans),
         entities,
         schema,
         views: plans,
+        windowed,
         columns,
         reading: reading.into_iter().map(|(_, view, fragment)| (view, fragment)).collect(),
         by_created: options.filter_by_created_timestamp,
@@ -214,18 +232,29 @@ fn output_schema(entities: &EntityRows, views: &[JoinView], features: &[super::R
     Ok(Arc::new(Schema::new_with_metadata(fields, entities.schema().metadata().clone())))
 }
 
-async fn view_plan(
+/// The times that can matter, both inclusive.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    /// From here on; `None` = from the beginning.
+    pub(super) from: Option<Micros>,
+    /// Up to here; `None` = to the end.
+    pub(super) to: Option<Micros>,
+}
+
+/// Lists what is to be read of a view's tables for `features`, columns of its rows.
+pub(super) async fn view_plan(
     view: &Arc<View>,
     inputs: &[HistoryInput],
     asked: Arc<Asked>,
     features: Vec<(String, DataType)>,
+    reach: impl Fn(InputKind) -> Reach,
 ) -> Result<ViewPlan> {
     let mut tables = Vec::with_capacity(inputs.len());
     let mut found: Vec<(Origin, usize, Fragment)> = Vec::new();
     // Where no entity row has a key, nothing can answer.
     let inputs = if asked.earliest.is_empty() { &[] } else { inputs };
     for input in inputs {
-        let Some(table) = input_plan(view, input, &asked, &features).await? else { continue };
+        let Some(table) = input_plan(view, input, &asked, &features, reach(input.kind)).await? else { continue };
         for fragment in table.source.fragments(&table.search).await? {
             let origin = match input.kind {
                 InputKind::Batch => Origin::Batch,
@@ -249,14 +278,26 @@ async fn view_plan(
         fragments[*number].turn = turn;
     }
     Ok(ViewPlan {
-        view: Arc::clone(view),
-        asked,
-        key_types: view.keys.iter().map(|key| key.value_type.to_arrow()).collect(),
-        features,
         inputs: tables,
         starts: order.iter().map(|number| fragments[*number].start).collect(),
         fragments,
+        ..ViewPlan::without_tables(view, asked, features)
     })
+}
+
+impl ViewPlan {
+    /// A view of which nothing is read.
+    fn without_tables(view: &Arc<View>, asked: Arc<Asked>, features: Vec<(String, DataType)>) -> Self {
+        Self {
+            view: Arc::clone(view),
+            asked,
+            key_types: view.keys.iter().map(|key| key.value_type.to_arrow()).collect(),
+            features,
+            inputs: Vec::new(),
+            fragments: Vec::new(),
+            starts: Arc::default(),
+        }
+    }
 }
 
 /// How a table is searched; `None` where it does not exist.
@@ -265,6 +306,7 @@ async fn input_plan(
     input: &HistoryInput,
     asked: &Asked,
     features: &[(String, DataType)],
+    reach: Reach,
 ) -> Result<Option<InputPlan>> {
     let schema = match input.source.schema().await {
         Ok(schema) => schema,
@@ -319,11 +361,7 @@ async fn input_plan(
 
     // Statistics are only asked of columns whose order is that of the values.
     let times = matches!(time_field.data_type(), DataType::Timestamp(..) | DataType::Date32 | DataType::Date64);
-    let time_range = times.then(|| TimeRange {
-        column: time_column,
-        from: asked.earliest.iter().min().filter(|_| view.ttl > 0).map(|first| first.saturating_sub(view.ttl)),
-        to: asked.latest.iter().max().copied(),
-    });
+    let time_range = times.then_some(TimeRange { column: time_column, from: reach.from, to: reach.to });
     let key_range = asked.bounds.as_ref().and_then(|(place, bounds)| {
         let column = columns.get(*keys.get(*place)?)?;
         let of = schema.field_with_name(column).ok()?.data_type();
@@ -335,6 +373,7 @@ async fn input_plan(
     });
     Ok(Some(InputPlan {
         source: Arc::clone(&input.source),
+        kind: input.kind,
         search: ScanRequest { columns: Some(columns), time: time_range, keys: key_range },
         keys,
         time,

@@ -40,6 +40,16 @@ impl RowId {
         Self(self.0 + by as u64)
     }
 
+    /// The same row of the fragment that is `by` fragments further.
+    pub(super) fn moved(self, by: usize) -> Result<Self> {
+        Ok(Self(Self::first_of(self.fragment().saturating_add(by))?.0 + self.row()))
+    }
+
+    /// The integer that it is, for columns of it.
+    pub(super) fn to_u64(self) -> u64 {
+        self.0
+    }
+
     /// The number of the fragment.
     pub(super) fn fragment(self) -> usize {
         usize::try_from(self.0 >> ROW_BITS).unwrap_or(usize::MAX)

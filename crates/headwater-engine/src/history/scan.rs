@@ -150,16 +150,13 @@ impl<'a> Reader<'a> {
             return Ok(parts);
         }
         let place = Place::new(self.input, &self.fragment.fragment.split, &batch.positions);
-        let mut keys = Vec::with_capacity(self.input.keys.len());
-        for (column, of) in self.input.keys.iter().zip(&self.view.key_types) {
-            keys.push(place.cast(&self.column(batch, *column)?, of, self.name(*column), None)?);
-        }
+        let keys = place.keys(batch, &self.view.key_types)?;
         self.view.asked.index.find(&keys, rows, &mut self.numbers)?;
         if self.numbers.iter().all(|number| *number == NO_KEY) {
             return Ok(parts);
         }
-        let times = self.times(batch, self.input.time, &place)?;
-        let created = self.input.created.map(|column| self.times(batch, column, &place)).transpose()?;
+        let times = place.times(batch, self.input.time)?;
+        let created = self.input.created.map(|column| place.times(batch, column)).transpose()?;
         let first = self.fragment.first.plus(before)?;
         first.plus(rows)?;
         parts.iter_mut().for_each(|part| part.reserve(rows / workers + rows / 8));
@@ -188,19 +185,6 @@ impl<'a> Reader<'a> {
         }
         Ok(parts)
     }
-
-    fn column(&self, batch: &ScanBatch, place: usize) -> Result<ArrayRef> {
-        batch.rows.columns().get(place).cloned().ok_or_else(|| too_few(self.input))
-    }
-
-    fn name(&self, place: usize) -> &str {
-        self.input.search.columns.as_ref().and_then(|names| names.get(place)).map_or("", String::as_str)
-    }
-
-    fn times(&self, batch: &ScanBatch, column: usize, place: &Place<'_>) -> Result<TimestampMicrosecondArray> {
-        let times = place.cast(&self.column(batch, column)?, &timestamp_type(), self.name(column), None)?;
-        Ok(times.as_primitive::<TimestampMicrosecondType>().clone())
-    }
 }
 
 impl ViewPlan {
@@ -210,7 +194,7 @@ impl ViewPlan {
 }
 
 /// A worker that has stopped taking messages. Its own error says why, and is preferred to this one.
-fn gone() -> Error {
+pub(super) fn gone() -> Error {
     Error::unexpected("a worker of the join is gone")
 }
 
@@ -229,6 +213,27 @@ pub(super) struct Place<'a> {
 impl<'a> Place<'a> {
     pub(super) fn new(input: &'a InputPlan, split: &'a SplitId, positions: &'a Positions) -> Self {
         Self { input, split, positions }
+    }
+
+    /// The join keys of a batch of the search, with the types of the view.
+    pub(super) fn keys(&self, batch: &ScanBatch, types: &[DataType]) -> Result<Vec<ArrayRef>> {
+        let columns = self.input.keys.iter().zip(types);
+        columns.map(|(column, of)| self.cast(self.column(batch, *column)?, of, self.name(*column), None)).collect()
+    }
+
+    /// A column of times of a batch of the search.
+    pub(super) fn times(&self, batch: &ScanBatch, column: usize) -> Result<TimestampMicrosecondArray> {
+        let times = self.cast(self.column(batch, column)?, &timestamp_type(), self.name(column), None)?;
+        Ok(times.as_primitive::<TimestampMicrosecondType>().clone())
+    }
+
+    /// A column of a batch of the search, by its place among the columns asked for.
+    pub(super) fn column<'b>(&self, batch: &'b ScanBatch, place: usize) -> Result<&'b ArrayRef> {
+        batch.rows.columns().get(place).ok_or_else(|| too_few(self.input))
+    }
+
+    fn name(&self, place: usize) -> &str {
+        self.input.search.columns.as_ref().and_then(|names| names.get(place)).map_or("", String::as_str)
     }
 
     /// Casts a column without loss. Where `rows` is given, its rows are those of the batch.

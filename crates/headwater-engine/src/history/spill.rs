@@ -198,7 +198,7 @@ impl Run {
     }
 }
 
-fn failed(what: &str, error: std::io::Error) -> Error {
+pub(super) fn failed(what: &str, error: std::io::Error) -> Error {
     Error::new(ErrorKind::Unavailable, format!("the temporary file of a join could not be {what}"))
         .permanent()
         .with_source(error)

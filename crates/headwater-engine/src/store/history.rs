@@ -1,7 +1,5 @@
 //! Training sets.
 
-use std::sync::Arc;
-
 use headwater_core::Result;
 
 use super::features::{Features, select};
@@ -22,7 +20,7 @@ pub(crate) async fn get_historical_features(
         let view = match views.iter().position(|joined| joined.view.name == selected.view.name) {
             Some(view) => view,
             None => {
-                views.push(JoinView::open(project, &Arc::clone(&selected.view))?);
+                views.push(JoinView::open(project, &selected.view).await?);
                 views.len() - 1
             }
         };

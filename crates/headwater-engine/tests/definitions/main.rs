@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod right;
-mod windows;
 mod wrong;
 
 use std::path::Path;

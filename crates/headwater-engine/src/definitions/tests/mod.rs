@@ -2,7 +2,6 @@
 
 mod ddl;
 mod resolve;
-mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

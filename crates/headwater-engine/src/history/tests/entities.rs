@@ -79,7 +79,11 @@ async fn a_missing_join_key_is_named_with_its_view() {
 #[tokio::test]
 async fn names_that_would_collide_are_refused_before_anything_is_read() {
     let mut twice = request(asks(&[(1, 1)]), drivers(0), vec![]);
-    twice.views.push(JoinView { view: view("other", &[], 0, &[("value", ValueType::Int64)]), inputs: vec![] });
+    twice.views.push(JoinView {
+        view: view("other", &[], 0, &[("value", ValueType::Int64)]),
+        inputs: vec![],
+        log_from: None,
+    });
     twice.features.push(wanted(1, "value"));
     let mut entity_column = request(asks(&[(1, 1)]), drivers(0), vec![]);
     entity_column.features[0].output = "driver".into();

@@ -5,6 +5,8 @@ mod limits;
 mod oracle;
 mod rule;
 mod sources;
+mod windowed;
+mod windowed_oracle;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -104,7 +106,7 @@ fn drivers(ttl: Micros) -> Arc<View> {
 fn request(entities: EntityRows, view: Arc<View>, inputs: Vec<HistoryInput>) -> HistoryRequest {
     HistoryRequest {
         entities,
-        views: vec![JoinView { view, inputs }],
+        views: vec![JoinView { view, inputs, log_from: None }],
         features: vec![wanted(0, "value")],
         options: HistoryOptions::default(),
     }

@@ -10,16 +10,19 @@ use headwater_core::{Micros, Origin, Position, RowVersion, SplitId};
 use proptest::prelude::*;
 use tokio::runtime::{Builder, Runtime};
 
+use crate::view::View;
+
 use super::{Odd, batch, column, entities, input, times, view, wanted};
 use crate::history::{
     EntityRows, HistoryInput, HistoryOptions, HistoryRequest, InputKind, JoinView, RequestedFeature, join,
 };
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).build().unwrap());
+pub(super) static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_multi_thread().worker_threads(2).build().unwrap());
 
 /// What a view is keyed by.
 #[derive(Debug, Clone, Copy)]
-enum Keyed {
+pub(super) enum Keyed {
     Nothing,
     /// Numbers close together.
     Near,
@@ -27,6 +30,35 @@ enum Keyed {
     Far,
     Text,
     Pair,
+}
+
+impl Keyed {
+    pub(super) fn any() -> impl Strategy<Value = Self> {
+        prop_oneof![
+            1 => Just(Self::Nothing),
+            3 => Just(Self::Near),
+            2 => Just(Self::Far),
+            2 => Just(Self::Text),
+            2 => Just(Self::Pair)
+        ]
+    }
+}
+
+/// A view with these keys.
+pub(super) fn key_view(name: &str, keyed: Keyed, ttl: Micros, fields: &[(&str, ValueType)]) -> Arc<View> {
+    let keys: &[(&str, ValueType)] = match keyed {
+        Keyed::Nothing => &[],
+        Keyed::Near => &[("near", ValueType::Int64)],
+        Keyed::Far => &[("far", ValueType::Int64)],
+        Keyed::Text => &[("text", ValueType::String)],
+        Keyed::Pair => &[("left", ValueType::Int64), ("right", ValueType::String)],
+    };
+    view(name, keys, ttl, fields)
+}
+
+/// Whether a row with key `row` answers an entity row with key `asked`. A null is no key, and equals none.
+pub(super) fn same_key(keyed: Keyed, row: Option<i64>, asked: Option<i64>) -> bool {
+    matches!(keyed, Keyed::Nothing) || (asked.is_some() && row == asked)
 }
 
 #[derive(Debug, Clone)]
@@ -77,13 +109,6 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 }
 
 fn table() -> impl Strategy<Value = Table> {
-    let keyed = prop_oneof![
-        1 => Just(Keyed::Nothing),
-        3 => Just(Keyed::Near),
-        2 => Just(Keyed::Far),
-        2 => Just(Keyed::Text),
-        2 => Just(Keyed::Pair)
-    ];
     let names = [
         (InputKind::Batch, "2021/b.parquet"),
         (InputKind::Batch, "2020/a.parquet"),
@@ -95,7 +120,7 @@ fn table() -> impl Strategy<Value = Table> {
         let named = names.into_iter().zip(all);
         named.map(|((kind, name), rows)| Split { kind, name, rows }).collect::<Vec<_>>()
     });
-    (keyed, prop_oneof![Just(0), 1..12_i64], splits, 1..20_usize, 1..9_usize, any::<bool>()).prop_map(
+    (Keyed::any(), prop_oneof![Just(0), 1..12_i64], splits, 1..20_usize, 1..9_usize, any::<bool>()).prop_map(
         |(keyed, ttl, splits, fragment_rows, batch_rows, no_statistics)| Table {
             keyed,
             ttl,
@@ -127,7 +152,7 @@ fn far(key: i64) -> i64 {
 }
 
 /// The key columns: each test key as a value of each kind.
-fn keys(of: impl Fn() -> Vec<Option<i64>>) -> Vec<(&'static str, ArrayRef)> {
+pub(super) fn keys(of: impl Fn() -> Vec<Option<i64>>) -> Vec<(&'static str, ArrayRef)> {
     let text = |key: i64| if key == 0 { String::new() } else { format!("k{key}") };
     vec![
         ("near", Arc::new(of().into_iter().collect::<Int64Array>())),
@@ -145,18 +170,12 @@ fn request(case: &Case) -> HistoryRequest {
     asked.push(("ask", Arc::new((0i64..).take(case.asked.len()).collect::<Int64Array>())));
     let (mut views, mut features) = (Vec::new(), Vec::new());
     for (number, table) in case.tables.iter().enumerate() {
-        let keys: &[(&str, ValueType)] = match table.keyed {
-            Keyed::Nothing => &[],
-            Keyed::Near => &[("near", ValueType::Int64)],
-            Keyed::Far => &[("far", ValueType::Int64)],
-            Keyed::Text => &[("text", ValueType::String)],
-            Keyed::Pair => &[("left", ValueType::Int64), ("right", ValueType::String)],
-        };
         let fields = [("value", ValueType::Int64), ("row", ValueType::Int64)];
         let inputs = [InputKind::Log, InputKind::Batch].map(|kind| source(table, kind));
         views.push(JoinView {
-            view: view(&format!("v{number}"), keys, table.ttl, &fields),
+            view: key_view(&format!("v{number}"), table.keyed, table.ttl, &fields),
             inputs: inputs.into_iter().collect(),
+            log_from: None,
         });
         features.push(RequestedFeature { output: format!("row{number}"), ..wanted(number, "row") });
     }
@@ -177,7 +196,7 @@ fn request(case: &Case) -> HistoryRequest {
     }
 }
 
-fn in_batches(rows: EntityRows, size: usize) -> EntityRows {
+pub(super) fn in_batches(rows: EntityRows, size: usize) -> EntityRows {
     let whole = &rows.batches()[0];
     let starts = (0..whole.num_rows()).step_by(size);
     let batches = starts.map(|at| whole.slice(at, size.min(whole.num_rows() - at))).collect();
@@ -200,19 +219,13 @@ fn source(table: &Table, kind: InputKind) -> HistoryInput {
 
 /// (value, row in its split) of the row that answers.
 fn answer(table: &Table, by_created: bool, key: Option<i64>, time: Micros) -> (Option<i64>, Option<i64>) {
-    let key = match table.keyed {
-        Keyed::Nothing => None,
-        _ if key.is_none() => return (None, None),
-        _ => key,
-    };
     let mut best: BTreeMap<RowVersion, (Option<i64>, Option<i64>)> = BTreeMap::new();
     for split in &table.splits {
         for (row, number) in split.rows.iter().zip(0i64..) {
             let Some(event_time) = row.time else { continue };
-            let same_key = matches!(table.keyed, Keyed::Nothing) || row.key == key;
             let known = !by_created || row.created.is_none_or(|created| created <= time);
             let alive = table.ttl == 0 || event_time >= time - table.ttl;
-            if same_key && known && alive && event_time <= time {
+            if same_key(table.keyed, row.key, key) && known && alive && event_time <= time {
                 let version = RowVersion {
                     event_time,
                     created: row.created,

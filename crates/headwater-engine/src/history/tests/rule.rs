@@ -93,7 +93,7 @@ async fn features_come_out_in_the_order_of_the_request() {
     source.add(SplitId::from("f"), rows);
     let mut request =
         request(asks(&[(1, 1)]), drivers(0), vec![input(table(&[("f", &[(1, 1, None, Some(7))])]), InputKind::Batch)]);
-    request.views.push(JoinView { view: two, inputs: vec![input(source, InputKind::Batch)] });
+    request.views.push(JoinView { view: two, inputs: vec![input(source, InputKind::Batch)], log_from: None });
     request.features = vec![wanted(1, "y"), wanted(0, "value"), wanted(1, "x")];
     let batches = join(request).await.unwrap().collect().await.unwrap();
     let schema = batches[0].schema();
