@@ -12,6 +12,11 @@ The rule, for each entity row and view: among the view's rows with the same keys
 there is a ttl, and `created <= t` where that is asked for (a null passes), the greatest by (time, created, origin,
 file, row in it), a null created being least. None: nulls. Entity rows come out in their order, all of them, unchanged.
 
+A view with windows has another rule: of each entity row, all rows with the same keys and `floor(t - window, hop) <= time
+<= t` (and `created <= t` where that is asked for) count, those of batch files before `log_from` and those of logs from it
+on; without a `log_from` those of batch files alone. Exact functions must give the same, floats to 1e-9, approximate ones
+must be within what they promise.
+
 DuckDB is told the rule in two ways. `pairs` states it as it stands: all pairs of entity rows and rows, the greatest
 of each. `asof` first keeps the greatest row of each key and time, after which no tie is left for ASOF JOIN to decide;
 it is for data with too many pairs.
@@ -27,6 +32,10 @@ import sys
 import tempfile
 
 import duckdb
+
+# Nothing is left behind in the source tree.
+sys.dont_write_bytecode = True
+from rule import agrees, by_asof, by_pairs, load, quoted, windows_as
 
 
 def main():
@@ -45,7 +54,10 @@ def main():
         with tempfile.TemporaryDirectory() as scratch:
             work = args.work or scratch
             os.makedirs(work, exist_ok=True)
-            real = [("flights", lambda con, data: flights(con, data, args.flights))]
+            real = [
+                ("flights", lambda con, data: flights(con, data, args.flights)),
+                ("flights in windows", lambda con, data: flights_in_windows(con, data, args.flights)),
+            ]
             cases = real if args.flights else CASES
             for name, make in cases:
                 con, data = connect(), Data(os.path.join(work, name.replace(" ", "_")))
@@ -93,97 +105,7 @@ class Totals:
             print(f"  for example {example}")
 
 
-# ---- the rule in SQL ----
-
-
-def quoted(name):
-    return '"' + name.replace('"', '""') + '"'
-
-
-def micros(con, table, column):
-    """An expression for a time column's microseconds since the epoch; what has no zone is UTC."""
-    rows = con.execute(f"SELECT column_type FROM (DESCRIBE {table}) WHERE column_name = ?", [column]).fetchall()
-    zoned = rows[0][0] in ("VARCHAR", "TIMESTAMP WITH TIME ZONE")
-    return f"epoch_us({quoted(column)}::{'TIMESTAMPTZ' if zoned else 'TIMESTAMP'})"
-
-
-def files(path):
-    return f"{path}/**/*.parquet" if os.path.isdir(path) else path
-
-
-def event_time(con, table):
-    columns = con.execute(f"SELECT column_name, column_type FROM (DESCRIBE {table})").fetchall()
-    if any(name == "event_timestamp" for name, _ in columns):
-        return "event_timestamp"
-    [only] = [name for name, of in columns if of.startswith("TIMESTAMP")]
-    return only
-
-
-def load(con, request):
-    """Makes the tables `e`, of entity rows, and `f0`, `f1` …, of the views' rows."""
-    con.execute(f"CREATE OR REPLACE TEMP TABLE e AS FROM read_parquet('{request['entities']}', file_row_number = true)")
-    time = request.get("event_time") or event_time(con, "e")
-    con.execute("ALTER TABLE e ADD COLUMN __t BIGINT")
-    con.execute(f"UPDATE e SET __t = {micros(con, 'e', time)}")
-    for number, view in enumerate(request["views"]):
-        named = lambda column: view.get("columns", {}).get(column, column)
-        parts = []
-        for kind, paths in (("source", view.get("sources", [])), ("log", view.get("logs", []))):
-            for path in paths:
-                raw = f"raw_{number}_{len(parts)}"
-                con.execute(
-                    f"CREATE OR REPLACE TEMP TABLE {raw} AS FROM read_parquet('{files(path)}', filename = true,"
-                    " file_row_number = true, union_by_name = true)"
-                )
-                relative = f"substr(filename, {len(path.rstrip('/')) + 2})"
-                origin = "0" if kind == "source" else f"CASE WHEN {relative} LIKE 'push-%' THEN 2 ELSE 1 END"
-                columns = [
-                    f"{quoted(named(key))}::{SQL_TYPES[of]} AS {quoted('k_' + key)}" for key, of in view["keys"].items()
-                ]
-                columns += [f"{quoted(named(name))} AS {quoted('v_' + name)}" for name in view["features"]]
-                columns.append(f"{micros(con, raw, named(view['event_time']))} AS __time")
-                created = view.get("created")
-                columns.append(f"{micros(con, raw, named(created)) if created else 'NULL::BIGINT'} AS __created")
-                columns += [f"{origin} AS __origin", "filename AS __file", "file_row_number AS __row"]
-                parts.append(f"SELECT {', '.join(columns)} FROM {raw}")
-        con.execute(f"CREATE OR REPLACE TEMP TABLE f{number} AS {' UNION ALL '.join(parts)}")
-
-
-SQL_TYPES = {"int32": "INTEGER", "int64": "BIGINT", "string": "VARCHAR", "bool": "BOOLEAN", "float64": "DOUBLE"}
-
-NEWEST = "f.__created DESC NULLS LAST, f.__origin DESC, f.__file DESC, f.__row DESC"
-
-
-def equal_keys(view):
-    return [f"e.{quoted(key)}::{SQL_TYPES[of]} = f.{quoted('k_' + key)}" for key, of in view["keys"].items()]
-
-
-def by_pairs(number, view, by_created):
-    on = equal_keys(view) + ["f.__time <= e.__t"]
-    if view.get("ttl_us", 0) > 0:
-        on.append(f"f.__time >= e.__t - {view['ttl_us']}")
-    if by_created:
-        on.append("(f.__created IS NULL OR f.__created <= e.__t)")
-    values = ", ".join(f"f.{quoted('v_' + name)}" for name in view["features"])
-    return (
-        f"SELECT e.file_row_number AS __e, f.__time AS __found, {values}"
-        f" FROM e LEFT JOIN f{number} f ON {' AND '.join(on)}"
-        f" QUALIFY row_number() OVER (PARTITION BY e.file_row_number ORDER BY f.__time DESC NULLS LAST, {NEWEST}) = 1"
-    )
-
-
-def by_asof(number, view):
-    keys = ", ".join([quoted("k_" + key) for key in view["keys"]] + ["__time"])
-    on = equal_keys(view) + ["e.__t >= f.__time"]
-    alive = f"f.__time >= e.__t - {view['ttl_us']}" if view.get("ttl_us", 0) > 0 else "true"
-    names = [quoted("v_" + name) for name in view["features"]]
-    values = ", ".join(f"CASE WHEN {alive} THEN f.{name} END AS {name}" for name in names)
-    return (
-        f"SELECT e.file_row_number AS __e, CASE WHEN {alive} THEN f.__time END AS __found, {values}"
-        " FROM e ASOF LEFT JOIN"
-        f" (FROM f{number} f QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {NEWEST}) = 1) f"
-        f" ON {' AND '.join(on)}"
-    )
+# ---- comparing ----
 
 
 def compare(con, request, pairs):
@@ -196,12 +118,17 @@ def compare(con, request, pairs):
     example = None
     for number, view in enumerate(request["views"]):
         by_created = request.get("filter_by_created", False)
+        # `--request` may also name an output whose features have no prefix.
+        out = lambda name: name if request.get("short_names") else f"{view['name']}__{name}"
+        if "windows" in view:
+            counts = compare_windows(con, number, view, by_created, out, entity_columns)
+            rows, answered, differences = rows + counts[0], answered + counts[1], differences + counts[2]
+            example = example or counts[3]
+            continue
         methods = [by_pairs(number, view, by_created)] if pairs or by_created else []
         methods += [by_asof(number, view)] if not by_created else []
         for method in methods:
             con.execute(f"CREATE OR REPLACE TEMP TABLE x AS {method}")
-            # `--request` may also name an output whose features have no prefix.
-            out = lambda name: name if request.get("short_names") else f"{view['name']}__{name}"
             same = [f"e.{quoted(name)} IS NOT DISTINCT FROM o.{quoted(name)}" for name in entity_columns]
             same += [f"x.{quoted('v_' + name)} IS NOT DISTINCT FROM o.{quoted(out(name))}" for name in view["features"]]
             # A row that only one side has compares as different: its entity row is missing on the other.
@@ -218,6 +145,33 @@ def compare(con, request, pairs):
             differences += counts[2]
         rows += counts[0]
         answered += counts[1]
+    return rows, answered, differences, example
+
+
+def compare_windows(con, number, view, by_created, out, entity_columns):
+    """As `compare`, of one view."""
+    rows = answered = differences = 0
+    example = None
+    same_rows = [f"e.{quoted(name)} IS NOT DISTINCT FROM o.{quoted(name)}" for name in entity_columns]
+    for table, features in windows_as(con, number, view, by_created):
+        same = same_rows + [
+            agrees(view, window, f"x.{quoted(name)}", f"o.{quoted(out(name))}") for name, window in features
+        ]
+        joined = (
+            f"FROM e JOIN {table} x ON x.__e = e.file_row_number"
+            " FULL JOIN o ON o.file_row_number = e.file_row_number"
+        )
+        both = ["e.file_row_number IS NOT NULL", "o.file_row_number IS NOT NULL"]
+        good = f"coalesce({' AND '.join(both + same)}, false)"
+        some = " OR ".join(f"coalesce(x.{quoted(name)}::VARCHAR, '0') <> '0'" for name, _ in features)
+        counts = con.execute(
+            f"SELECT count(*), count(*) FILTER ({some}), count(*) FILTER (NOT {good}) {joined}"
+        ).fetchone()
+        if counts[2] and example is None:
+            wrong = f"SELECT e.*, x.*, o.* {joined} WHERE NOT {good} LIMIT 1"
+            row = con.execute(f"SELECT COLUMNS(*)::VARCHAR FROM ({wrong})")
+            example = list(zip([column[0] for column in row.description], row.fetchone()))
+        rows, answered, differences = rows + counts[0], answered + counts[1], differences + counts[2]
     return rows, answered, differences, example
 
 
@@ -403,6 +357,82 @@ def flights(con, data, path):
     return request(data, e, airports)
 
 
+SECOND = 1_000_000
+
+
+def windowed(source, name="windows", **more):
+    """A view with every function over columns of every kind, in windows of several lengths and hops."""
+    windows = {"rows": {"function": "count"}}
+    for length, hop in [(60, None), (600, 7), (3600, 3600), (None, None)]:
+        window = {"window_us": length * SECOND} if length else {}
+        window |= {"hop_us": hop * SECOND} if hop else {}
+        name_of = lambda function, column: f"{function}_{column}_{length or 'ever'}"
+        for function in ["count", "sum", "mean", "stddev", "min", "max", "last"]:
+            for column in ["rate", "trips"]:
+                windows[name_of(function, column)] = {"function": function, "column": column, **window}
+        for function in ["count", "min", "max", "last", "approx_count_distinct"]:
+            windows[name_of(function, "note")] = {"function": function, "column": "note", **window}
+        for function, n in [("last_n", 5), ("last_distinct_n", 3)]:
+            windows[name_of(function, "note")] = {"function": {function: {"n": n}}, "column": "note", **window}
+        windows[name_of("p95", "rate")] = {
+            "function": {"approx_percentile": {"percentile": 0.95}}, "column": "rate", **window,
+        }
+    return view(source, name, windows=windows, **more)
+
+
+def windows(con, data):
+    f = features(con, data, key="rnd(i, 1, 100) AS driver")
+    return request(data, entities(con, data, rows=5_000, key="rnd(i, 21, 110) AS driver"), windowed(f), view(f))
+
+
+def windows_of_batch_and_log(con, data):
+    key = "rnd(i, 1, 60) AS a, 'b' || rnd(i, 14, 2) AS b"
+    table = features(con, data, "table/part.parquet", rows=30_000, key=key)
+    for number, name in enumerate(["shard-1.parquet", "zeta.parquet"]):
+        features(con, data, "log/" + name, rows=20_000, key=key, salt=number + 1)
+    both = {"logs": [data.path("log")], "keys": {"a": "int64", "b": "string"}}
+    views = [windowed(os.path.dirname(table), "met", log_from=T0 + 1_234_567_890, **both)]
+    views.append(windowed(os.path.dirname(table), "never_ingested", **both))
+    return request(data, entities(con, data, rows=4_000, key=key), *views)
+
+
+def windows_by_created(con, data):
+    f = features(con, data, key="rnd(i, 1, 100) AS driver", span=3_000_000_000, step=100_000_000)
+    e = entities(con, data, rows=5_000, key="rnd(i, 21, 110) AS driver", step=100_000_000)
+    return request(data, e, windowed(f), filter_by_created=True)
+
+
+def windows_spilled(con, data):
+    f = features(con, data, rows=300_000, key="rnd(i, 1, 2000) AS driver")
+    e = entities(con, data, rows=20_000, key="rnd(i, 21, 2100) AS driver")
+    return request(data, e, windowed(f), memory_limit=4_000_000)
+
+
+def flights_in_windows(con, data, path):
+    """A hundred airports at a hundred instants: the definition of `examples/flights`."""
+    e = data.write(con, "e.parquet", f"""
+        WITH airports AS (SELECT origin FROM read_parquet('{path}') GROUP BY 1 ORDER BY count(*) DESC, 1 LIMIT 100)
+        SELECT origin, moment(978307200000000 + rnd(n * 1000 + i, 40, 181 * 86400) * 1000000) AS event_timestamp, n
+        FROM (SELECT origin, row_number() OVER (ORDER BY origin) AS i FROM airports) CROSS JOIN range(100) t(n)
+        ORDER BY hash(n * 1000 + i)""")
+    return request(data, e, {
+        "name": "traffic", "sources": [path], "keys": {"origin": "string"}, "event_time": "date",
+        "features": {"delay": "int64", "destination": "string"}, "windows": TRAFFIC,
+    })
+
+
+HOUR = 3_600_000_000
+TRAFFIC = {
+    **{f"flights_{name}": {"function": "count", "window_us": us} for name, us in [("1h", HOUR), ("24h", 24 * HOUR)]},
+    "flights_7d": {"function": "count", "window_us": 168 * HOUR},
+    "mean_delay_1h": {"function": "mean", "column": "delay", "window_us": HOUR},
+    "mean_delay_24h": {"function": "mean", "column": "delay", "window_us": 24 * HOUR},
+    "mean_delay_7d": {"function": "mean", "column": "delay", "window_us": 168 * HOUR},
+    "last_5_destinations": {"function": {"last_n": {"n": 5}}, "column": "destination"},
+    "destinations_7d": {"function": "approx_count_distinct", "column": "destination", "window_us": 168 * HOUR},
+}
+
+
 CASES = [
     ("ties", ties),
     ("ttl edges", ttl_edges),
@@ -417,6 +447,10 @@ CASES = [
     ("text times", text_times),
     ("unsorted and spilled", spilled),
     ("in order and pruned", in_order),
+    ("windows", windows),
+    ("windows of batch and log", windows_of_batch_and_log),
+    ("windows by created time", windows_by_created),
+    ("windows, spilled", windows_spilled),
 ]
 
 

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::FutureExt;
 use headwater_core::stream::{
     AssignedSplit, Checkpoints, Lag, Progress, ReaderContext, StartPosition, StreamEvent, StreamReader, StreamSource,
@@ -143,18 +142,15 @@ impl Setup {
 
 /// The engine's checkpoints.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
-    splits: Mutex<BTreeMap<SplitId, Progress>>,
-    notes: Mutex<BTreeMap<String, Bytes>>,
-}
+pub(super) struct Ledger(Mutex<BTreeMap<SplitId, Progress>>);
 
 impl Ledger {
     pub(super) fn set(&self, split: &SplitId, progress: Progress) {
-        self.splits.lock().unwrap_or_else(PoisonError::into_inner).insert(split.clone(), progress);
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(split.clone(), progress);
     }
 
     pub(super) fn get(&self, split: &SplitId) -> Option<Progress> {
-        self.splits.lock().unwrap_or_else(PoisonError::into_inner).get(split).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(split).cloned()
     }
 }
 
@@ -165,16 +161,7 @@ impl Checkpoints for Ledger {
     }
 
     async fn started(&self) -> Result<bool> {
-        Ok(!self.splits.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
-    }
-
-    async fn noted(&self, name: &str) -> Result<Option<Bytes>> {
-        Ok(self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
-    }
-
-    async fn note(&self, notes: &[(String, Bytes)]) -> Result<()> {
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(notes.iter().cloned());
-        Ok(())
+        Ok(!self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
     }
 }
 
