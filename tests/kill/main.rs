@@ -5,17 +5,15 @@
 
 #![allow(clippy::unwrap_used)] // A test, though the compiler does not take its helpers for one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use headwater::FeatureStore;
-use headwater::arrow::array::AsArray;
 use headwater_testkit::Random;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use headwater_tests::outcome::{Log, online};
 
 const KILLS: usize = 25;
 const FILES: usize = 3;
@@ -99,78 +97,12 @@ fn start(folder: &Path) -> Child {
     child
 }
 
-fn parquet_files(folder: &Path, out: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            parquet_files(&path, out);
-        } else if path.extension().is_some_and(|extension| extension == "parquet") {
-            out.push(path);
-        }
-    }
-}
-
-/// Every row of every `*.parquet` file below the log of a view: (split, position) → the number of the record.
-fn plain_rows(folder: &Path, view: &str) -> (usize, BTreeMap<(String, Vec<u8>), i64>) {
-    let mut files = Vec::new();
-    parquet_files(&folder.join("data/offline").join(view), &mut files);
-    let mut count = 0;
-    let mut rows = BTreeMap::new();
-    for file in files {
-        let file = std::fs::File::open(file).unwrap();
-        for batch in ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap() {
-            let batch = batch.unwrap();
-            count += batch.num_rows();
-            let column = |name: &str| batch.column_by_name(name).unwrap();
-            let splits =
-                headwater::arrow::compute::cast(column("_split"), &headwater::arrow::datatypes::DataType::Utf8)
-                    .unwrap();
-            for row in 0..batch.num_rows() {
-                let split = splits.as_string::<i32>().value(row).to_owned();
-                let position = column("_position").as_binary::<i32>().value(row).to_vec();
-                let number = column("trips").as_primitive::<headwater::arrow::datatypes::Int64Type>().value(row);
-                rows.insert((split, position), number);
-            }
-        }
-    }
-    (count, rows)
-}
-
-/// What a folder's online store holds: view → key → (version, value).
-type Online = BTreeMap<String, BTreeMap<Vec<u8>, (Vec<u8>, Vec<u8>)>>;
-
-/// The newest values of both views, and how many dead letters there are.
-fn open(folder: &Path) -> (Online, usize) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = FeatureStore::builder()
-            .registry(headwater::registry().unwrap())
-            .file(folder.join("headwater.yaml"))
-            .open()
-            .await
-            .unwrap();
-        let project = store.project().await.unwrap();
-        let mut online = Online::new();
-        for view in &project.views {
-            let table = format!("kill/{}/{}", view.name, view.generation);
-            let rows = project.online.get_prefixes(&table, &[Default::default()]).await.unwrap().remove(0);
-            let rows = rows.into_iter().map(|row| (row.key.to_vec(), (row.version.to_vec(), row.value.to_vec())));
-            online.insert(view.name.clone(), rows.collect());
-        }
-        let dead = headwater::ingest::dead_letters(&project).await.unwrap();
-        let dead = dead.iter().map(|listed| (&listed.letter.view, &listed.letter.split, &listed.letter.position));
-        let dead = dead.collect::<Vec<_>>();
-        assert_eq!(dead.iter().collect::<BTreeSet<_>>().len(), dead.len(), "a dead letter stands twice");
-        (online, dead.len())
-    })
-}
-
 #[test]
 fn killed_at_any_moment_every_record_counts_once() {
     let undisturbed = tempfile::tempdir().unwrap();
     let good = write_project(undisturbed.path());
     assert!(start(undisturbed.path()).wait().unwrap().success());
-    let (expected_online, expected_dead) = open(undisturbed.path());
+    let (expected_online, expected_dead) = online(undisturbed.path());
     assert!(expected_online.values().all(|rows| rows.len() == 3_000));
     assert_eq!(expected_dead, 2 * (FILES * RECORDS - good));
 
@@ -199,7 +131,8 @@ fn killed_at_any_moment_every_record_counts_once() {
             child.kill().unwrap();
             child.wait().unwrap();
             kills += 1;
-            let logged = plain_rows_if_any(folder.path());
+            let logged: usize =
+                ["rates", "trips"].iter().map(|view| Log::read(folder.path(), view, "trips").count).sum();
             if logged > 0 && logged < 2 * good {
                 kills_amid_work += 1;
             }
@@ -207,20 +140,14 @@ fn killed_at_any_moment_every_record_counts_once() {
         let numbers: BTreeSet<i64> =
             (0..FILES * RECORDS).filter(|n| n % 1_000 != 500).map(|n| i64::try_from(n).unwrap()).collect();
         for view in ["rates", "trips"] {
-            let (count, rows) = plain_rows(folder.path(), view);
-            assert_eq!((count, rows.len()), (good, good), "round {rounds}: `{view}` for a plain reader");
-            assert_eq!(rows.into_values().collect::<BTreeSet<_>>(), numbers, "round {rounds}: `{view}`");
+            let log = Log::read(folder.path(), view, "trips");
+            assert_eq!((log.count, log.rows.len()), (good, good), "round {rounds}: `{view}` for a plain reader");
+            assert_eq!(log.numbers(), numbers, "round {rounds}: `{view}`");
         }
-        let (online, dead) = open(folder.path());
-        assert!(online == expected_online, "round {rounds}: the online store is another");
+        let (stored, dead) = online(folder.path());
+        assert!(stored == expected_online, "round {rounds}: the online store is another");
         assert_eq!(dead, expected_dead, "round {rounds}: dead letters");
     }
     println!("{kills} kills in {rounds} rounds, {kills_amid_work} of them with a part of the records published");
     assert!(kills_amid_work >= KILLS / 4, "most kills missed the work: {kills_amid_work} of {kills}");
-}
-
-fn plain_rows_if_any(folder: &Path) -> usize {
-    let views = ["rates", "trips"];
-    let there = views.iter().filter(|view| folder.join("data/offline").join(view).exists());
-    there.map(|view| plain_rows(folder, view).0).sum()
 }

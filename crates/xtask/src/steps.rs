@@ -62,7 +62,7 @@ fn doc(context: &Context) -> Outcome {
 
 /// What the tests are built with beyond the defaults: the streams, whose clients take long to compile, in the one build
 /// that all tests share.
-const STREAMS: &str = "driver_stats/kafka,headwater-cli/kafka,headwater-plugin-kafka/client";
+const STREAMS: &str = "driver_stats/kafka,headwater-cli/kafka,headwater-plugin-kafka/client,headwater-tests/kafka";
 
 fn tests(context: &Context) -> Outcome {
     let tests = ["test", "--workspace", "--no-fail-fast", "--features", STREAMS];

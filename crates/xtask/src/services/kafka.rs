@@ -28,6 +28,15 @@ struct Node {
 }
 
 impl Kafka {
+    /// What this machine lacks to start it, in words that follow "needs": `None` where nothing is missing. Jars are
+    /// fetched if that was not done before.
+    pub fn lacking() -> Option<&'static str> {
+        if run(Command::new("java").arg("-version")).is_err() {
+            return Some("Java 17");
+        }
+        cached(&format!("kafka-{VERSION}"), fetch).is_err().then_some("Maven")
+    }
+
     /// Starts a cluster of some nodes with its data under a folder, which must be empty. Its internal topics have a replica
     /// on every node. Returns when all nodes take connections.
     ///
@@ -152,6 +161,8 @@ listeners={listeners}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port}
 log.dirs={data}
 min.insync.replicas=1
+broker.session.timeout.ms=4000
+broker.heartbeat.interval.ms=1000
 offsets.topic.replication.factor={nodes}
 offsets.topic.num.partitions=4
 transaction.state.log.replication.factor={nodes}

@@ -1,0 +1,187 @@
+//! The cluster, its topics, and a producer that goes on in the background.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use headwater_tests::wait_for;
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::DeliveryResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use tokio::runtime::Runtime;
+use xtask::services::Kafka;
+
+/// How long anything may take before it counts as stuck.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+const NODES: usize = 2;
+
+/// Two nodes of Apache Kafka.
+pub(crate) struct Cluster {
+    pub(crate) kafka: Kafka,
+    runtime: Runtime,
+    admin: AdminClient<DefaultClientContext>,
+    topics: usize,
+    _folder: tempfile::TempDir,
+}
+
+impl Cluster {
+    pub(crate) fn start() -> Result<Self, String> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let kafka = Kafka::start(folder.path(), NODES)?;
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| error.to_string())?;
+        let admin = runtime.block_on(async { client(&kafka).create() }).map_err(|error| error.to_string())?;
+        Ok(Self { kafka, runtime, admin, topics: 0, _folder: folder })
+    }
+
+    /// Starts the nodes that are down.
+    pub(crate) fn restore(&mut self) {
+        for node in 1..=NODES {
+            if self.kafka.pid(node).is_none() {
+                self.kafka.start_node(node).unwrap();
+            }
+        }
+        wait_for("both brokers", PATIENCE, || {
+            let metadata = self.admin.inner().fetch_metadata(None, Duration::from_secs(5));
+            metadata.is_ok_and(|metadata| metadata.brokers().len() == NODES)
+        });
+    }
+
+    /// A new topic with a replica of each partition on both nodes.
+    pub(crate) fn topic(&mut self, partitions: i32) -> String {
+        self.topics += 1;
+        let name = format!("events-{}", self.topics);
+        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(2)).set("retention.ms", "-1");
+        let made = self.runtime.block_on(self.admin.create_topics([&topic], &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|made| drop(made.unwrap()));
+        name
+    }
+
+    /// Adds partitions.
+    pub(crate) fn grow(&self, topic: &str, partitions: usize) {
+        let grown = NewPartitions::new(topic, partitions);
+        let made = self.runtime.block_on(self.admin.create_partitions([&grown], &AdminOptions::new())).unwrap();
+        made.into_iter().for_each(|made| drop(made.unwrap()));
+    }
+
+    /// How many of a topic's partitions a node leads.
+    pub(crate) fn led_by(&self, topic: &str, node: i32) -> usize {
+        let metadata = self.admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5));
+        metadata.map_or(0, |metadata| {
+            let partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+            partitions.filter(|partition| partition.leader() == node).count()
+        })
+    }
+
+    /// How many members of a group have partitions, when no rebalance is under way.
+    pub(crate) fn members(&self, group: &str) -> usize {
+        let Ok(groups) = self.admin.inner().fetch_group_list(Some(group), Duration::from_secs(5)) else { return 0 };
+        let stable = groups.groups().iter().filter(|group| group.state() == "Stable");
+        stable.map(|group| group.members().len()).sum()
+    }
+}
+
+fn client(kafka: &Kafka) -> ClientConfig {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", kafka.bootstrap_servers()).set("topic.metadata.refresh.interval.ms", "500");
+    client
+}
+
+/// Counts what was delivered.
+#[derive(Default)]
+struct Deliveries {
+    done: AtomicU64,
+    failed: AtomicU64,
+}
+
+/// The context of the producer.
+struct Counting(Arc<Deliveries>);
+
+impl ClientContext for Counting {}
+
+impl ProducerContext for Counting {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
+        let counter = if delivery.is_ok() { &self.0.done } else { &self.0.failed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// A record: its key and its value.
+pub(crate) struct Event {
+    pub(crate) key: String,
+    pub(crate) value: String,
+}
+
+/// Sends numbered records from a thread of its own until it is finished.
+pub(crate) struct Sender {
+    enough: Arc<AtomicBool>,
+    sent: Arc<AtomicUsize>,
+    thread: JoinHandle<usize>,
+}
+
+impl Sender {
+    /// Begins to send to a topic, about so many records a second; `event` makes the record of a number.
+    pub(crate) fn start(
+        cluster: &Cluster,
+        topic: &str,
+        rate: usize,
+        event: impl Fn(usize) -> Event + Send + 'static,
+    ) -> Self {
+        let deliveries = Arc::new(Deliveries::default());
+        let mut config = client(&cluster.kafka);
+        // Once each, whatever brokers do meanwhile: what is counted in the end is what was sent.
+        config.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "120000");
+        let producer: BaseProducer<Counting> = config.create_with_context(Counting(Arc::clone(&deliveries))).unwrap();
+        let (enough, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let (stop, count, topic) = (Arc::clone(&enough), Arc::clone(&sent), topic.to_owned());
+        let thread = std::thread::spawn(move || {
+            let mut number = 0;
+            while !stop.load(Ordering::Relaxed) {
+                for _ in 0..rate.div_ceil(100) {
+                    let event = event(number);
+                    send(&producer, BaseRecord::to(&topic).key(&event.key).payload(&event.value));
+                    number += 1;
+                }
+                count.store(number, Ordering::Relaxed);
+                // A hundredth of a second's records, a hundred times a second.
+                producer.poll(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(9));
+            }
+            producer.flush(Duration::from_secs(120)).unwrap();
+            let (done, failed) = (deliveries.done.load(Ordering::Relaxed), deliveries.failed.load(Ordering::Relaxed));
+            assert_eq!((done, failed), (number as u64, 0), "not every record was delivered");
+            number
+        });
+        Self { enough, sent, thread }
+    }
+
+    /// How many records it has sent; each with a lower number is on its way, if not there.
+    pub(crate) fn sent(&self) -> usize {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Stops, and says how many records there are; all of them are in the topic.
+    pub(crate) fn finish(self) -> usize {
+        self.enough.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+fn send(producer: &BaseProducer<Counting>, mut record: BaseRecord<'_, String, String>) {
+    loop {
+        match producer.send(record) {
+            Ok(()) => return,
+            Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                producer.poll(Duration::from_millis(50));
+                record = again;
+            }
+            Err((error, _)) => panic!("{error}"),
+        }
+    }
+}
