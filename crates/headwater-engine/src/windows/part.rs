@@ -2,7 +2,7 @@
 
 use headwater_core::Result;
 
-use super::codec::{Input, push_length};
+use super::codec::{Input, damaged, push_length};
 use super::distinct::Distinct;
 use super::newest::{Newest, Orders};
 use super::percentile::Percentile;
@@ -57,9 +57,9 @@ impl PartKind {
 
     pub(super) fn decode(self, orders: &mut Orders, input: &mut Input<'_>) -> Result<Part> {
         Ok(match self {
-            Self::Extreme { .. } => Part::Extreme(match input.length()? {
+            Self::Extreme { .. } => Part::Extreme(match input.number()? {
                 0 => None,
-                length => Some(input.take(length - 1)?.into()),
+                length => Some(input.take(usize::try_from(length - 1).map_err(|_| damaged())?)?.into()),
             }),
             Self::Newest { limit, .. } => Part::Newest(Newest::decode(limit, orders, input)?),
             Self::Distinct => Part::Distinct(Distinct::decode(input)?),

@@ -1,5 +1,10 @@
 //! The functions, and the state rows they are kept in.
 
+mod damage;
+mod oracle;
+mod properties;
+mod rules;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
