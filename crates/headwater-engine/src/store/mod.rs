@@ -27,12 +27,15 @@ mod jobs;
 mod json;
 mod manage;
 mod materialize;
+mod metrics;
 mod online;
 mod push;
 mod reset;
 #[cfg(test)]
 mod tests;
+mod windows;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -49,6 +52,7 @@ pub use jobs::{Status, ViewStatus};
 pub use json::{EntityColumns, format_time, parse_time};
 pub use manage::{Compacted, Teardown};
 pub use materialize::{MaterializeProgress, Materialized, Reporter};
+pub use metrics::WindowReads;
 pub use online::{Entities, FeatureStatus, OnlineColumn, OnlineFeatures};
 pub(crate) use push::field_mapping;
 pub use push::{PushTarget, Pushed};
@@ -60,6 +64,7 @@ use crate::project::Project;
 use crate::state::State;
 use crate::view::View;
 use materialize::Interval;
+use metrics::Metrics;
 use online::ServingCache;
 
 /// A project's feature store.
@@ -74,6 +79,7 @@ pub struct FeatureStore {
     clock: Arc<dyn Clock>,
     stores: Mutex<Stores>,
     current: RwLock<Option<Arc<Current>>>,
+    metrics: Arc<Metrics>,
 }
 
 /// What was applied last, opened.
@@ -174,6 +180,7 @@ impl FeatureStoreBuilder {
             clock: self.clock.unwrap_or_else(|| Arc::new(SystemClock)),
             stores: Mutex::new(self.stores),
             current: RwLock::new(None),
+            metrics: Arc::default(),
         })
     }
 }
@@ -230,6 +237,9 @@ impl FeatureStore {
     /// join. Columns that are no join key of any view asked are ignored. Features of everything (a view without
     /// entities) need no columns, and have one row then.
     ///
+    /// Of a windowed view every entity has an answer, also one never seen: its windows at the time of the read, or at
+    /// its newest event where that is later, which is what the answer's event timestamp says.
+    ///
     /// With `full_feature_names` features are called `view__feature`.
     ///
     /// # Errors
@@ -251,6 +261,12 @@ impl FeatureStore {
             full_feature_names,
         )
         .await
+    }
+
+    /// What online reads of windowed views came to since the store was opened, by view: how many state rows are merged
+    /// for an entity says whether the stream is partitioned by entity key.
+    pub fn window_reads(&self) -> BTreeMap<String, WindowReads> {
+        self.metrics.all()
     }
 
     /// The training set: these entity rows, each with the values that were known at its time.
@@ -329,7 +345,7 @@ impl FeatureStore {
     ///
     /// # Errors
     /// `NotFound` for an unknown source; `Invalid` for one that takes no rows, for missing columns, and where no view
-    /// wants the rows (`offline: true` for a push to offline); `Data`, naming rows, where a value cannot be cast or
+    /// wants the rows (`offline: true` for a push to offline) or one that it feeds has aggregations; `Data`, naming rows, where a value cannot be cast or
     /// transformed; those of the stores.
     pub async fn push(&self, source: &str, rows: &[RecordBatch], to: PushTarget) -> Result<Vec<Pushed>> {
         push::push(&self.current().await?.project, source, rows, to).await
@@ -392,7 +408,7 @@ impl FeatureStore {
                 views: views.into_iter().map(Arc::new).collect(),
             }),
             warnings,
-            serving: ServingCache::default(),
+            serving: ServingCache::new(Arc::clone(&self.metrics)),
         })
     }
 

@@ -12,6 +12,8 @@ use rustc_hash::FxHashMap;
 
 use super::features::{Features, Selected, select};
 use super::json::{Cells, EntityColumns, format_time, read_key};
+use super::metrics::Metrics;
+use super::windows::{self, EpochCache};
 use crate::cast;
 use crate::project::Project;
 use crate::rows::{KeyColumns, RowDecoder, Serving, values_table};
@@ -145,27 +147,43 @@ impl Serialize for OnlineColumn {
     }
 }
 
-/// The serving generations, read again when they are older than a second.
+/// What a reader remembers between reads: the serving generations, read again when they are older than a second, and
+/// the epochs of windowed views.
 #[derive(Debug, Default)]
-pub(crate) struct ServingCache(Mutex<Option<(Micros, ServingViews)>>);
+pub(crate) struct ServingCache {
+    generations: Mutex<Option<(Micros, ServingViews)>>,
+    epochs: EpochCache,
+    metrics: Arc<Metrics>,
+}
 
 type ServingViews = Arc<BTreeMap<String, Serving>>;
 
 impl ServingCache {
-    /// Forgets what it knows: this process has changed it.
+    /// An empty one that counts here.
+    pub(crate) fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
+    /// Where reads are counted.
+    #[cfg(test)]
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Forgets which generations serve: this process has changed it.
     pub(crate) fn clear(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.generations.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 
     async fn get(&self, project: &Project) -> Result<ServingViews> {
         let now = project.clock.now();
-        if let Some((read, serving)) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        if let Some((read, serving)) = &*self.generations.lock().unwrap_or_else(PoisonError::into_inner)
             && (0..SERVING_TTL).contains(&now.saturating_sub(*read))
         {
             return Ok(Arc::clone(serving));
         }
         let serving = Arc::new(Serving::read(project.online.as_ref(), &project.definitions.project).await?);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Arc::clone(&serving)));
+        *self.generations.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Arc::clone(&serving)));
         Ok(serving)
     }
 }
@@ -191,11 +209,13 @@ pub(crate) async fn get_online_features(
     }
 
     let request = Request::new(entities, &views)?;
-    let serving = serving.get(project).await?;
+    let generations = serving.get(project).await?;
     let now = project.clock.now();
-    let answers =
-        try_join_all(views.iter().map(|(view, features)| read_view(project, &serving, view, features, &request, now)))
-            .await?;
+    let answers = try_join_all(views.iter().map(|(view, features)| {
+        let generation = generations.get(&view.name).map_or(&view.generation, |serving| &serving.generation);
+        read_view(project, serving, (view, generation), features, &request, now)
+    }))
+    .await?;
     let mut columns = request.columns;
     columns.extend(answers.into_iter().flatten());
     Ok(OnlineFeatures { columns, rows: request.rows })
@@ -302,42 +322,58 @@ enum Found {
     Yes,
 }
 
+/// The entities that are asked of one view.
+pub(super) struct Asked {
+    /// Their keys: each entity is read once, however often it is asked for.
+    pub(super) unique: Vec<Bytes>,
+    /// For each row of the request its entity; a null names none.
+    pub(super) slots: Vec<Option<usize>>,
+}
+
+impl Asked {
+    /// The entities of rows with the join keys of a view.
+    pub(super) fn new(view: &View, rows: &RecordBatch) -> Result<Self> {
+        let keys = KeyColumns::new(&view.keys, rows)?;
+        let (mut unique, mut slots) = (Vec::new(), Vec::with_capacity(rows.num_rows()));
+        let mut known: FxHashMap<Bytes, usize> = FxHashMap::default();
+        let mut key = Vec::new();
+        for row in 0..rows.num_rows() {
+            if keys.is_null(row) {
+                slots.push(None);
+                continue;
+            }
+            key.clear();
+            keys.encode(row, &mut key);
+            let slot = match known.get(key.as_slice()) {
+                Some(slot) => *slot,
+                None => {
+                    let key = Bytes::copy_from_slice(&key);
+                    known.insert(key.clone(), unique.len());
+                    unique.push(key);
+                    unique.len() - 1
+                }
+            };
+            slots.push(Some(slot));
+        }
+        Ok(Self { unique, slots })
+    }
+}
+
 async fn read_view(
     project: &Project,
-    serving: &BTreeMap<String, Serving>,
-    view: &View,
+    serving: &ServingCache,
+    (view, generation): (&View, &str),
     features: &[&Selected],
     request: &Request,
     now: Micros,
 ) -> Result<Vec<OnlineColumn>> {
-    let generation = serving.get(&view.name).map_or(view.generation.as_str(), |serving| serving.generation.as_str());
-    let table = values_table(&project.definitions.project, &view.name, generation);
-    let keys = request.keys(view)?;
-    let keys = KeyColumns::new(&view.keys, &keys)?;
-
-    // Each entity is read once, however often it is asked for. A null names no entity.
-    let mut unique: Vec<Bytes> = Vec::new();
-    let mut slots: Vec<Option<usize>> = Vec::with_capacity(request.rows);
-    let mut known: FxHashMap<Bytes, usize> = FxHashMap::default();
-    let mut key = Vec::new();
-    for row in 0..request.rows {
-        if keys.is_null(row) {
-            slots.push(None);
-            continue;
-        }
-        key.clear();
-        keys.encode(row, &mut key);
-        let slot = match known.get(key.as_slice()) {
-            Some(slot) => *slot,
-            None => {
-                let key = Bytes::copy_from_slice(&key);
-                known.insert(key.clone(), unique.len());
-                unique.push(key);
-                unique.len() - 1
-            }
-        };
-        slots.push(Some(slot));
+    let asked = Asked::new(view, &request.keys(view)?)?;
+    if let Some(windows) = &view.windows {
+        let counted = (&serving.epochs, serving.metrics.as_ref());
+        return windows::read(project, counted, (view, windows, generation), features, &asked, now).await;
     }
+    let Asked { unique, slots } = asked;
+    let table = values_table(&project.definitions.project, &view.name, generation);
     let rows = if unique.is_empty() { Vec::new() } else { project.online.get(&table, &unique).await? };
 
     let indices: Vec<usize> = features.iter().map(|selected| selected.feature).collect();

@@ -208,6 +208,20 @@ pub(crate) async fn serving(
     Ok(Some(decode::<StoredServing>(&row.value)?.epoch))
 }
 
+/// The name of the epoch that [`serving`] gives, as bytes, at the cost of a point read.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn serving_id(
+    online: &dyn OnlineStore,
+    project: &str,
+    view: &str,
+    generation: &str,
+) -> Result<Option<Bytes>> {
+    let rows = online.get(&epochs_table(project), &[key(view, generation, &[b"s"])]).await?;
+    Ok(rows.into_iter().flatten().next().map(|row| row.version))
+}
+
 /// All epochs of a view's generation.
 ///
 /// # Errors

@@ -5,6 +5,7 @@ mod lifecycle;
 mod materialize;
 mod online;
 mod push;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
