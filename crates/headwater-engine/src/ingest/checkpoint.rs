@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::status::Counts;
+use super::windows;
 use crate::project::Project;
 use crate::rows::checkpoints_table;
 use crate::view::View;
@@ -184,6 +185,9 @@ impl Checkpoints for GroupCheckpoints {
             let mut through = checkpoint.through.clone();
             if view.offline {
                 through = through.min(ends.get(split).map_or(Position::START, |end| end.through.clone()));
+            }
+            if let Some(from) = windows::again_from(&self.project, view, split, checkpoint).await? {
+                through = through.min(from);
             }
             all_ended &= checkpoint.ended && through == checkpoint.through;
             lowest = Some(lowest.map_or_else(|| through.clone(), |lowest| lowest.min(through.clone())));

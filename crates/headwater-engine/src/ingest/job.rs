@@ -14,6 +14,7 @@ use super::checkpoint::{self, Checkpoint, GroupCheckpoints};
 use super::decode::Decoder;
 use super::retry::retry;
 use super::status::{self, Board, JobState, JobStatus};
+use super::windows;
 use super::worker::{self, Group, Outcome};
 use crate::project::Project;
 use crate::rows::Serving;
@@ -260,9 +261,11 @@ impl Job {
         let [serve, started, new] = &mut kinds;
         for (view, own) in self.views.iter().zip(&reached) {
             let serves = serving.get(&view.name).is_some_and(|serving| serving.generation == view.generation);
+            let again = || windows::reads_again(&self.project, view);
+            let again = retry("online store", pauses, &self.board, again).await?.0;
             let kind = match own {
                 own if own.is_empty() => &mut *new,
-                own if serves && !is_behind(own) => &mut *serve,
+                own if serves && !is_behind(own) && !again => &mut *serve,
                 _ => &mut *started,
             };
             kind.push(Arc::clone(view));

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::checkpoint::{Checkpoint, NEWEST_EVENT};
 use super::dead::{DeadLetter, Undertaker};
 use super::status::{Counts, LagStatus};
+use super::windows::WindowLane;
 use crate::rows::{RowEncoder, values_table};
 use crate::view::{View, ViewRows};
 
@@ -51,6 +52,8 @@ pub(super) struct Lane {
     pub(super) threshold: Option<Micros>,
     pub(super) late: LateEvents,
     pub(super) splits: BTreeMap<SplitId, SplitState>,
+    /// Of a windowed view that is served: its window rows.
+    pub(super) windows: Option<WindowLane>,
 }
 
 /// One split of a lane. Positions only grow.
@@ -95,22 +98,27 @@ pub(super) struct SplitState {
 }
 
 impl SplitState {
-    /// How a split stands that is read from `resume` on. `end` is its log's, for a view with a log.
+    /// How a split stands that is read from `resume` on. `end` is its log's, for a view with a log. `wanted` is from
+    /// where on windows want its rows, where that is not what the checkpoint says.
     pub(super) fn new(
         view: &View,
         checkpoint: Option<&Checkpoint>,
         end: Option<&LogEnd>,
         dead_end: Position,
         resume: &Position,
+        wanted: Option<&Position>,
     ) -> Self {
         let from = checkpoint.map_or(resume, |checkpoint| &checkpoint.from).clone();
         let stored = checkpoint.map_or(resume, |checkpoint| &checkpoint.through).clone();
+        let stored = wanted.map_or(stored.clone(), |wanted| stored.min(wanted.clone()));
         let log_end = end.map_or(Position::START, |end| end.through.clone());
         // A log that was switched on later begins where the view began.
         let logged = if view.offline { log_end.clone().max(from.clone()) } else { stored.clone() };
         let judged = stored.clone().min(logged.clone());
-        let newest = if judged == stored {
+        let newest = if checkpoint.is_some_and(|checkpoint| checkpoint.through == judged) {
             checkpoint.and_then(|checkpoint| checkpoint.newest)
+        } else if checkpoint.is_none() && judged == stored {
+            None
         } else {
             end.and_then(|end| end.metadata.get(NEWEST_EVENT)).and_then(|newest| newest.parse().ok())
         };
@@ -120,7 +128,7 @@ impl SplitState {
             from,
             judged,
             saved: stored.clone(),
-            counted: stored.clone(),
+            counted: checkpoint.map_or(&stored, |checkpoint| &checkpoint.through).clone(),
             stored,
             logged,
             has_log: view.offline,
@@ -186,6 +194,7 @@ impl Lane {
             threshold: None,
             late: LateEvents::Accept,
             splits: BTreeMap::new(),
+            windows: (view.windows.is_some() && view.online).then(WindowLane::default),
         })
     }
 
@@ -212,6 +221,13 @@ impl Lane {
                     piece = piece.bury(&late, &undertaker, &mut dead)?;
                 }
             }
+        }
+        if let (Some(from), Some(column)) =
+            (self.windows.as_ref().and_then(WindowLane::log_from), piece.rows.column_by_name(&self.view.event_time))
+        {
+            let times = column.as_primitive::<TimestampMicrosecondType>();
+            let new = times.values().iter().skip(piece.index_after(&state.counted));
+            state.counts.before_log_from += new.filter(|time| **time < from).count() as u64;
         }
         let new_rows = piece.rows.num_rows() - piece.index_after(&state.counted);
         state.counts.rows += new_rows as u64;

@@ -33,6 +33,7 @@ mod sink;
 mod status;
 mod targets;
 mod transform;
+pub(crate) mod windows;
 mod worker;
 
 #[cfg(test)]
@@ -80,6 +81,10 @@ pub struct Tuning {
     pub log_interval: Duration,
     /// Dead letters are published when the first is this old.
     pub dead_letter_interval: Duration,
+    /// What the window rows of a job may take in memory.
+    pub window_cache_bytes: usize,
+    /// A worker that builds windows and was not heard of for this long is taken for dead.
+    pub build_lease: Duration,
     /// How often the online store is synced and checkpoints are written, at most.
     pub sync_interval: Duration,
     /// How long a stopping job may take to write what it has. What it does not manage is read again.
@@ -100,6 +105,8 @@ impl Default for Tuning {
             log_buffer_bytes: 128 << 20,
             log_interval: Duration::from_secs(60),
             dead_letter_interval: Duration::from_secs(5),
+            window_cache_bytes: 64 << 20,
+            build_lease: Duration::from_secs(10),
             sync_interval: Duration::from_secs(1),
             stop_timeout: Duration::from_secs(25),
             first_pause: Duration::from_millis(100),

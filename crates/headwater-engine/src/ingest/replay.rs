@@ -29,6 +29,9 @@ use crate::project::Project;
 use crate::rows::table_prefix;
 use crate::view::View;
 
+/// Splits of replays are called so.
+pub(super) const PREFIX: &[u8] = b"replay-";
+
 /// How many dead letters are fed at once.
 const CHUNK: usize = 4_096;
 

@@ -14,6 +14,7 @@ use super::dead::{self, DeadLetter};
 use super::lane::{Delivery, Lane, Part, Piece, SplitState};
 use super::retry::{Pauses, retry};
 use super::status::Board;
+use super::windows::Calls;
 use super::{Tuning, blocking};
 use crate::project::Project;
 use crate::rows::{checkpoints_table, log_rows};
@@ -38,7 +39,7 @@ pub(super) struct Sink {
     pub(super) board: Board,
     pub(super) tuning: Tuning,
     /// Rows were put that may not survive a loss of power.
-    unsynced: bool,
+    pub(super) unsynced: bool,
 }
 
 /// What has to be published of a log.
@@ -69,7 +70,10 @@ impl Sink {
     pub(super) async fn assign(&mut self, splits: &[AssignedSplit]) -> Result<()> {
         let (project, pauses, board) = (Arc::clone(&self.project), self.pauses(), self.board.clone());
         let mut first = Vec::new();
-        for lane in &mut self.lanes {
+        let resumes = splits.iter().map(|assigned| (assigned.split.clone(), assigned.resume.clone())).collect();
+        for index in 0..self.lanes.len() {
+            let wanted = self.assign_windows(index, &resumes).await?;
+            let Some(lane) = self.lanes.get_mut(index) else { continue };
             let view = Arc::clone(&lane.view);
             let ends = if view.offline {
                 retry("log", pauses, &board, || async { project.offline.ends(&view.log()).await }).await?.0
@@ -84,7 +88,8 @@ impl Sink {
                 let load = || load_split(project.online.as_ref(), name, &views, split);
                 let checkpoint = retry("checkpoint", pauses, &board, load).await?.0.pop().flatten();
                 let dead_end = dead_ends.get(split).map_or(Position::START, |end| end.through.clone());
-                let mut state = SplitState::new(&view, checkpoint.as_ref(), ends.get(split), dead_end, resume);
+                let mut state =
+                    SplitState::new(&view, checkpoint.as_ref(), ends.get(split), dead_end, resume, wanted.get(split));
                 if checkpoint.is_none() {
                     if view.offline && state.log_end < *resume {
                         // The log has to know as well where the view began, before the checkpoint does.
@@ -116,6 +121,9 @@ impl Sink {
     pub(super) fn forget(&mut self, splits: &[SplitId]) {
         for lane in &mut self.lanes {
             lane.splits.retain(|split, _| !splits.contains(split));
+            if let Some(windows) = &mut lane.windows {
+                windows.forget(splits);
+            }
         }
     }
 
@@ -154,6 +162,22 @@ impl Sink {
                 }
             }
             if pending.is_empty() {
+                continue;
+            }
+            if let Some(windows) = &mut lane.windows {
+                let calls = Calls::patient(&self.project.online, pauses, &self.board);
+                for (split, pieces) in &pending {
+                    let Some(piece) = Piece::join(pieces)? else { continue };
+                    let retries = windows.take(&calls, split, &piece).await?;
+                    if let Some(state) = lane.splits.get_mut(split) {
+                        state.counts.retries += retries;
+                    }
+                }
+                let retries = windows.flush(&calls).await?;
+                if let Some((_, state)) = lane.splits.iter_mut().next() {
+                    state.counts.retries += retries;
+                }
+                self.unsynced = true;
                 continue;
             }
             let encoder = Arc::clone(&lane.encoder);
@@ -207,6 +231,7 @@ impl Sink {
     /// Publishes what is due of logs and dead letters (or all of it), makes the online store durable, then writes the
     /// checkpoints that speak of it. Gives back how far each split is durable everywhere.
     pub(super) async fn sync(&mut self, all: bool) -> Result<BTreeMap<SplitId, Progress>> {
+        self.look_at_epochs().await?;
         self.publish_logs(all).await?;
         self.publish_dead(all).await?;
         if self.unsynced {
@@ -223,6 +248,7 @@ impl Sink {
             }
         }
         if !rows.is_empty() {
+            self.note_progress(&written).await?;
             self.put_checkpoints(rows).await?;
             if all {
                 self.sync_online().await?;
@@ -291,7 +317,7 @@ impl Sink {
         Ok(())
     }
 
-    async fn publish_logs(&mut self, all: bool) -> Result<()> {
+    pub(super) async fn publish_logs(&mut self, all: bool) -> Result<()> {
         // Where memory is short, the buffers that hold at least an equal share of it are written.
         let buffers = self.lanes.iter().flat_map(|lane| lane.splits.values()).map(|state| state.buffer_bytes);
         let (count, total) = buffers.filter(|bytes| *bytes > 0).fold((0, 0), |(n, sum), bytes| (n + 1, sum + bytes));

@@ -38,6 +38,9 @@ pub struct Counts {
     pub rows: u64,
     /// Rows older than the watermark.
     pub late: u64,
+    /// Events older than a windowed view's `log_from`, which change no window: batch rows stand for their time.
+    #[serde(default)]
+    pub before_log_from: u64,
     /// Rows that lost to a newer row in the online store.
     pub stale: u64,
     /// Records in the dead letters.

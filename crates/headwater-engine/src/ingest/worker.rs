@@ -32,6 +32,7 @@ use super::sink::{Prepared, Sink};
 use super::status::Board;
 use super::targets::Targets;
 use super::transform::to_view;
+use super::windows;
 use crate::project::Project;
 use crate::rows::Serving;
 use crate::view::View;
@@ -120,6 +121,10 @@ pub(super) async fn run(group: Arc<Group>, mut stop: watch::Receiver<bool>) -> R
     } else {
         None
     };
+    let building = tokio::select! {
+        building = windows::prepare(&group) => building?,
+        () = told_to(&mut stop) => return Ok(Outcome::Stopped),
+    };
     let subscribe = || group.stream.subscribe(context(&group));
     let mut reader = tokio::select! {
         reader = retry("source", pauses, &group.board, subscribe) => reader?.0,
@@ -129,7 +134,19 @@ pub(super) async fn run(group: Arc<Group>, mut stop: watch::Receiver<bool>) -> R
     let (arrived, mut arrival) = watch::channel(None);
     let commits = Arc::new(Commits::default());
     let sink = sink(&group)?;
-    let writer = Writer { group: Arc::clone(&group), sink, targets, arrived, commits: Arc::clone(&commits) };
+    let mut writer = Writer {
+        group: Arc::clone(&group),
+        sink,
+        targets,
+        arrived,
+        commits: Arc::clone(&commits),
+        building: JoinSet::new(),
+        stop: stop.clone(),
+    };
+    for view in building {
+        let group = Arc::clone(&group);
+        writer.building.spawn(async move { windows::build_for_job(&group, &view).await });
+    }
     // Dropped with this future, and the writing task with it.
     let mut writing = JoinSet::new();
     writing.spawn(writer.run(queue));
@@ -185,6 +202,8 @@ fn sink(group: &Group) -> Result<Sink> {
 async fn serve(group: &Group) -> Result<()> {
     let online = group.project.online.as_ref();
     for view in &group.views {
+        let of_epoch = || windows::serve(&group.project, view);
+        retry("online store", group.tuning.pauses(), &group.board, of_epoch).await?;
         let serving = Serving { view: view.name.clone(), generation: view.generation.clone(), applied: group.applied };
         let write = || serving.write(online, &group.project.definitions.project);
         retry("online store", group.tuning.pauses(), &group.board, write).await?;
@@ -354,6 +373,11 @@ impl Reading<'_> {
     }
 }
 
+/// What became of a build.
+fn finished(built: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
+    built.map_err(|panic| Error::unexpected("a build of windows died").with_source(panic))?
+}
+
 /// Waits to be told to stop.
 pub(super) async fn told_to(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
@@ -382,6 +406,9 @@ struct Writer {
     targets: Option<Targets>,
     arrived: watch::Sender<Option<Outcome>>,
     commits: Arc<Commits>,
+    /// Epochs that are built while the stream is read.
+    building: JoinSet<Result<()>>,
+    stop: watch::Receiver<bool>,
 }
 
 impl Writer {
@@ -449,6 +476,14 @@ impl Writer {
         }
         let commits = self.sink.sync(true).await?;
         self.commits.add(commits);
+        // Who was not told to stop does what it has begun.
+        while !self.building.is_empty() && !*self.stop.borrow() {
+            tokio::select! {
+                Some(built) = self.building.join_next() => finished(built)?,
+                () = told_to(&mut self.stop) => {}
+            }
+            self.sink.sync(true).await?;
+        }
         Ok(())
     }
 
@@ -467,6 +502,9 @@ impl Writer {
     }
 
     async fn sync(&mut self, all: bool) -> Result<()> {
+        while let Some(built) = self.building.try_join_next() {
+            finished(built)?;
+        }
         let commits = self.sink.sync(all).await?;
         self.commits.add(commits);
         self.look_around(true).await
@@ -477,6 +515,10 @@ impl Writer {
     async fn look_around(&mut self, thoroughly: bool) -> Result<()> {
         let Some(targets) = &mut self.targets else { return Ok(()) };
         if !targets.are_reached(&self.sink, thoroughly, &self.group).await? {
+            return Ok(());
+        }
+        // An epoch that is being built is to serve by then.
+        if self.group.until_caught_up && !(self.building.is_empty() && self.sink.epochs_are_settled().await?) {
             return Ok(());
         }
         self.targets = None;

@@ -10,7 +10,7 @@ use headwater_core::offline::{LOG_POSITION, LOG_SPLIT};
 use crate::view::ViewRows;
 
 /// The column of a log that says which of the rows of its record a row is; only where a transform unnests.
-const LOG_ORDINAL: &str = "_ordinal";
+pub(crate) const LOG_ORDINAL: &str = "_ordinal";
 
 /// What is appended to the log for these rows: their columns, split, position and, where there are any, ordinals.
 ///

@@ -22,7 +22,7 @@ mod tests;
 pub(crate) use decode::{Builder, Reader, RowDecoder};
 pub(crate) use encode::{RowEncoder, Values};
 pub(crate) use key::KeyColumns;
-pub(crate) use log::log_rows;
+pub(crate) use log::{LOG_ORDINAL, log_rows};
 pub(crate) use materialized::{read_materialized, write_materialized};
 pub(crate) use serving::Serving;
 

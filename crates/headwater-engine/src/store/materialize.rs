@@ -3,21 +3,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, BooleanArray, RecordBatch};
-use arrow::compute::{filter, filter_record_batch};
-use arrow::datatypes::{Field as ArrowField, Schema, TimestampMicrosecondType};
-use futures::TryStreamExt;
-use headwater_core::batch::{Fragment, Positions, ScanBatch, ScanRequest, TimeRange};
-use headwater_core::definitions::timestamp_type;
 use headwater_core::online::OnlineRow;
-use headwater_core::{Error, ErrorKind, Micros, Origin, Position, Result};
+use headwater_core::{Error, Micros, Result};
 use serde::Serialize;
 
+use super::batch::{BatchRows, Scanned};
+use super::epochs;
 use super::json::format_time;
-use crate::cast::{cast, cast_batch};
 use crate::project::Project;
 use crate::rows::{RowEncoder, Serving, read_materialized, values_table, write_materialized};
-use crate::view::{BatchInput, View, ViewRows};
+use crate::view::View;
 
 /// Rows of one put: large enough for a transaction to pay, small enough for memory.
 const PUT_ROWS: usize = 16_384;
@@ -58,7 +53,7 @@ pub struct MaterializeProgress {
 
 /// Is told how far a long piece of work has come.
 #[derive(Clone)]
-pub struct Reporter(Arc<dyn Fn(&MaterializeProgress) + Send + Sync>);
+pub struct Reporter(pub(super) Arc<dyn Fn(&MaterializeProgress) + Send + Sync>);
 
 impl Reporter {
     /// Calls `report` with each step.
@@ -100,7 +95,11 @@ pub(crate) async fn materialize(
     let views = choose(project, views)?;
     let mut out = Vec::with_capacity(views.len());
     for view in views {
-        out.push(materialize_view(project, &view, &interval, report).await?);
+        out.push(if view.windows.is_some() {
+            epochs::materialize(project, &view, &interval, report).await?
+        } else {
+            materialize_view(project, &view, &interval, report).await?
+        });
     }
     project.online.sync().await?;
     for done in &out {
@@ -160,65 +159,38 @@ async fn materialize_view(
         done.note = Some(format!("already materialised up to {}", format_time(start)));
         return Ok(done);
     }
-    let Some(input) = &view.batch else { return Ok(done) };
-    let source = project.batch_source(&input.source)?;
-    match source.schema().await {
-        Ok(schema) => {
-            let missing: Vec<String> = view
-                .schema()
-                .fields()
-                .iter()
-                .map(|field| input.column(field.name()))
-                .filter(|column| schema.field_with_name(column).is_err())
-                .map(|column| format!("`{column}`"))
-                .collect();
-            if !missing.is_empty() {
-                return Err(Error::invalid(format!(
-                    "source `{}` of view `{}` has no column {}",
-                    input.source,
-                    view.name,
-                    missing.join(", ")
-                )));
-            }
-        }
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            done.note =
-                Some(format!("source `{}` has no rows yet: {} does not exist", input.source, source.identity()));
+    let mut batch = match BatchRows::open(project, view, start, Some(end)).await? {
+        Ok(batch) => batch,
+        Err(none) => {
+            done.note = Some(none);
             return Ok(done);
         }
-        Err(error) => return Err(error),
-    }
-
-    let request = ScanRequest {
-        columns: Some(view.schema().fields().iter().map(|f| input.column(f.name()).to_owned()).collect()),
-        time: Some(TimeRange { column: input.column(&view.event_time).to_owned(), from: start, to: Some(end) }),
-        keys: None,
     };
     let encoder = RowEncoder::new(view)?;
     let table = values_table(&project.definitions.project, &view.name, &view.generation);
-    let fragments = source.fragments(&request).await?;
     let mut waiting: Vec<OnlineRow> = Vec::new();
-    let mut read = 0;
-    for (index, fragment) in fragments.iter().enumerate() {
-        let mut batches = source.read(fragment, &request).await?;
-        while let Some(batch) = batches.try_next().await? {
-            read += batch.rows.num_rows() as u64;
-            let rows = rows_between(view, input, fragment, batch, start, end, &mut done)?;
-            waiting.extend(encoder.encode(&rows)?);
-            if waiting.len() >= PUT_ROWS {
-                put(project, &table, std::mem::take(&mut waiting), &mut done).await?;
+    while let Some(scanned) = batch.next().await? {
+        match scanned {
+            Scanned::Rows(rows) => {
+                waiting.extend(encoder.encode(&rows)?);
+                if waiting.len() >= PUT_ROWS {
+                    put(project, &table, std::mem::take(&mut waiting), &mut done).await?;
+                }
             }
-        }
-        if let Some(Reporter(report)) = report {
-            report(&MaterializeProgress {
-                view: view.name.clone(),
-                done: index + 1,
-                total: fragments.len(),
-                rows: read,
-            });
+            Scanned::Fragment => {
+                if let Some(Reporter(report)) = report {
+                    report(&MaterializeProgress {
+                        view: view.name.clone(),
+                        done: batch.done,
+                        total: batch.total(),
+                        rows: batch.read,
+                    });
+                }
+            }
         }
     }
     put(project, &table, waiting, &mut done).await?;
+    (done.rows, done.skipped) = (batch.rows, batch.skipped);
     Ok(done)
 }
 
@@ -229,77 +201,4 @@ async fn put(project: &Project, table: &str, rows: Vec<OnlineRow>, done: &mut Ma
         done.stale += put.stale;
     }
     Ok(())
-}
-
-/// The rows of a batch that lie in the interval and belong to somebody, in the view's columns.
-fn rows_between(
-    view: &View,
-    input: &BatchInput,
-    fragment: &Fragment,
-    batch: ScanBatch,
-    start: Option<Micros>,
-    end: Micros,
-    done: &mut Materialized,
-) -> Result<ViewRows> {
-    let schema = view.schema();
-    let positions = match batch.positions {
-        Positions::Each(positions) => positions,
-        Positions::Consecutive(first) => {
-            (first..).take(batch.rows.num_rows()).map(|position| Some(position.to_be_bytes())).collect::<BinaryArray>()
-        }
-    };
-    let mut fields = Vec::with_capacity(schema.fields().len());
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-    for field in schema.fields() {
-        let name = input.column(field.name());
-        let column = batch.rows.column_by_name(name).ok_or_else(|| {
-            Error::unexpected(format!("source `{}` left out the column `{name}` that was asked for", input.source))
-        })?;
-        fields.push(ArrowField::new(field.name(), column.data_type().clone(), true));
-        columns.push(Arc::clone(column));
-    }
-    let rows = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?;
-    let fault = |positions: &BinaryArray, row: usize, reason: &str| {
-        let position = Position::new(positions.value(row).to_vec());
-        let position = position.to_u64().map_or_else(|| position.to_string(), |number| number.to_string());
-        Error::data(format!(
-            "source `{}`, `{}`, row {position}: {reason}",
-            input.source,
-            String::from_utf8_lossy(fragment.split.as_bytes())
-        ))
-    };
-
-    let time = rows.column_by_name(&view.event_time).map_or_else(
-        || Err(Error::unexpected("a view's rows have its event time")),
-        |column| cast(column, &timestamp_type(), None),
-    )?;
-    if let Some(failure) = time.failures.first() {
-        return Err(fault(&positions, failure.row, &format!("column `{}`: {}", view.event_time, failure.reason)));
-    }
-    let times = time.array.as_primitive::<TimestampMicrosecondType>();
-    let keys: Vec<&ArrayRef> = view.keys.iter().filter_map(|key| rows.column_by_name(&key.name)).collect();
-    let wanted: BooleanArray = (0..rows.num_rows())
-        .map(|row| {
-            if times.is_null(row) || keys.iter().any(|key| key.is_null(row)) {
-                done.skipped += 1;
-                return Some(false);
-            }
-            let time = times.value(row);
-            Some(start.is_none_or(|start| time >= start) && time <= end)
-        })
-        .collect();
-    let rows = filter_record_batch(&rows, &wanted)?;
-    let positions = filter(&positions, &wanted)?.as_binary::<i32>().clone();
-    done.rows += rows.num_rows() as u64;
-    let (columns, failures) = cast_batch(&rows, &schema, None)?;
-    if let Some(failure) = failures.first() {
-        return Err(fault(&positions, failure.row, &failure.reason));
-    }
-    Ok(ViewRows {
-        rows: RecordBatch::try_new(schema, columns)?,
-        origin: Origin::Batch,
-        split: fragment.split.clone(),
-        positions,
-        ordinals: None,
-    })
 }

@@ -21,6 +21,8 @@
 //! Every call but `plan` and `apply` works on what was applied last, whatever the definition file says by now;
 //! [`FeatureStore::warnings`] tells where the two differ.
 
+pub(crate) mod batch;
+mod epochs;
 mod features;
 mod history;
 mod jobs;

@@ -1,0 +1,280 @@
+//! The epochs that lanes write to.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use headwater_core::{Micros, Position, Result, SplitId};
+
+use super::build::{catch_up, catch_up_here, remove_outdated};
+use super::history::Ranges;
+use super::writer::Writer;
+use super::{Calls, fingerprint, has_columns, load};
+use crate::ingest::checkpoint::{self, Checkpoint};
+use crate::ingest::lane::Piece;
+use crate::ingest::retry::retry;
+use crate::ingest::sink::Sink;
+use crate::view::View;
+use crate::windows::epoch::{EpochEntry, EpochState, Epochs, SplitProgress};
+
+/// How long a replaced epoch stays for readers that do not know yet.
+const GRACE: Micros = 10_000_000;
+
+/// The epochs of a windowed view that a lane writes to, oldest first.
+#[derive(Debug, Default)]
+pub(in crate::ingest) struct WindowLane {
+    epochs: Vec<Live>,
+}
+
+/// An epoch that is written to.
+#[derive(Debug)]
+struct Live {
+    writer: Writer,
+    /// For each split, up to where events are in it: they are not brought in again.
+    bases: BTreeMap<SplitId, Position>,
+}
+
+impl WindowLane {
+    /// The instant before which events change no window; `None` = there is none.
+    pub(in crate::ingest) fn log_from(&self) -> Option<Micros> {
+        self.epochs.last().and_then(|live| live.writer.epoch.log_from)
+    }
+
+    /// Brings rows of one split to all epochs.
+    pub(in crate::ingest) async fn take(&mut self, calls: &Calls, split: &SplitId, piece: &Piece) -> Result<u64> {
+        let mut retries = 0;
+        for live in &mut self.epochs {
+            let fresh = match live.bases.get(split) {
+                Some(base) => piece.after(base),
+                None => piece.clone(),
+            };
+            retries += live.writer.take(calls, fresh.into_view_rows(split), Some(split)).await?;
+        }
+        Ok(retries)
+    }
+
+    /// Writes what was taken.
+    pub(in crate::ingest) async fn flush(&mut self, calls: &Calls) -> Result<u64> {
+        let mut retries = 0;
+        for live in &mut self.epochs {
+            retries += live.writer.flush(calls).await?.retries;
+        }
+        Ok(retries)
+    }
+
+    /// Forgets splits.
+    pub(in crate::ingest) fn forget(&mut self, splits: &[SplitId]) {
+        for live in &mut self.epochs {
+            live.writer.forget(splits);
+            live.bases.retain(|split, _| !splits.contains(split));
+        }
+    }
+
+    fn knows(&self, entry: &EpochEntry) -> bool {
+        self.epochs.iter().any(|live| live.writer.epoch.id == entry.epoch.id)
+    }
+}
+
+/// The epochs that a job of this view writes to: the one that serves, and later ones of the same aggregations as the
+/// view's.
+fn wanted<'a>(view: &'a View, epochs: &'a Epochs) -> impl Iterator<Item = &'a EpochEntry> {
+    epochs.all.iter().filter(|entry| {
+        let serves = entry.epoch.id == epochs.serving_id();
+        let later = entry.epoch.id.as_str() > epochs.serving_id();
+        let same = Some(entry.epoch.fingerprint.as_str()) == fingerprint(view);
+        view.online
+            && entry.state == EpochState::CatchingUp
+            && (serves || later && same)
+            && has_columns(view, &entry.epoch)
+    })
+}
+
+impl Sink {
+    fn calls(&self) -> Calls {
+        Calls::patient(&self.project.online, self.tuning.pauses(), &self.board)
+    }
+
+    fn windowed(&self) -> Vec<usize> {
+        let lanes = self.lanes.iter().enumerate();
+        lanes.filter(|(_, lane)| lane.windows.is_some()).map(|(index, _)| index).collect()
+    }
+
+    async fn epochs_of(&self, view: &View) -> Result<Epochs> {
+        Ok(retry("online store", self.tuning.pauses(), &self.board, || load(&self.project, view)).await?.0)
+    }
+
+    /// Brings the epochs of a lane to where splits are read on, before they are. Gives back for each split the position
+    /// from which on all epochs want its events.
+    pub(in crate::ingest) async fn assign_windows(
+        &mut self,
+        index: usize,
+        splits: &BTreeMap<SplitId, Position>,
+    ) -> Result<BTreeMap<SplitId, Position>> {
+        let mut lowest = BTreeMap::new();
+        let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { return Ok(lowest) };
+        let epochs = self.epochs_of(&view).await?;
+        self.revise(index, &view, &epochs, true)?;
+        let (project, calls) = (Arc::clone(&self.project), self.calls());
+        let Some(windows) = self.lanes.get_mut(index).and_then(|lane| lane.windows.as_mut()) else { return Ok(lowest) };
+        for live in &mut windows.epochs {
+            let known = epochs.entry(&live.writer.epoch.id).map(|entry| &entry.splits);
+            let mut ranges = Ranges::new();
+            for (split, resume) in splits {
+                let done = known.and_then(|splits| splits.get(split)).map(|done| done.through.clone());
+                let mut base = done.unwrap_or(Position::START);
+                if base < *resume {
+                    // Without a log, nothing can lie there that a checkpoint does not speak of.
+                    let after = if view.offline { base.clone() } else { resume.clone() };
+                    ranges.insert(split.clone(), (after, resume.clone()));
+                    base.clone_from(resume);
+                }
+                let least = lowest.entry(split.clone()).or_insert_with(|| base.clone());
+                *least = least.clone().min(base.clone());
+                live.bases.insert(split.clone(), base);
+            }
+            catch_up(&project, &calls, &mut live.writer, &view, ranges, true).await?;
+        }
+        Ok(lowest)
+    }
+
+    /// Leaves epochs that are over, and where told to `take_up` others, those that somebody has built: the caller brings
+    /// them up.
+    fn revise(&mut self, index: usize, view: &Arc<View>, epochs: &Epochs, take_up: bool) -> Result<()> {
+        let wanted = wanted(view, epochs).collect::<Vec<_>>();
+        let windowed = self.lanes.iter().filter(|lane| lane.windows.is_some()).count().max(1);
+        let budget = self.tuning.window_cache_bytes / windowed / wanted.len().max(1);
+        let name = self.project.definitions.project.clone();
+        let Some(windows) = self.lanes.get_mut(index).and_then(|lane| lane.windows.as_mut()) else { return Ok(()) };
+        windows.epochs.retain(|live| wanted.iter().any(|entry| entry.epoch.id == live.writer.epoch.id));
+        for entry in wanted {
+            if take_up && !windows.knows(entry) {
+                let writer = Writer::new(&name, view, &entry.epoch, budget, false)?;
+                windows.epochs.push(Live { writer, bases: BTreeMap::new() });
+            }
+        }
+        windows.epochs.sort_by(|a, b| a.writer.epoch.id.cmp(&b.writer.epoch.id));
+        windows.epochs.iter_mut().for_each(|live| live.writer.set_budget(budget));
+        Ok(())
+    }
+
+    /// Looks what has become of the epochs: takes up new ones, from where this worker is, makes those serve that have
+    /// caught up everywhere, and removes those that are over. Everything that was accepted is written.
+    pub(in crate::ingest) async fn look_at_epochs(&mut self) -> Result<()> {
+        for index in self.windowed() {
+            let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { continue };
+            let mut epochs = self.epochs_of(&view).await?;
+            let known = self.lanes.get(index).and_then(|lane| lane.windows.as_ref());
+            // Without a log a new epoch can only be taken up where splits are read from their beginning.
+            let new =
+                view.offline && known.is_some_and(|known| wanted(&view, &epochs).any(|entry| !known.knows(entry)));
+            if new {
+                self.publish_logs(true).await?;
+                self.take_up(index, &view, &epochs).await?;
+                epochs = self.epochs_of(&view).await?;
+            } else {
+                self.revise(index, &view, &epochs, false)?;
+            }
+            self.switch(&view, &epochs).await?;
+            remove_outdated(&self.project, &view, GRACE).await?;
+        }
+        Ok(())
+    }
+
+    /// Brings epochs that are new to this worker up to where it is. Its log is published up to there.
+    async fn take_up(&mut self, index: usize, view: &Arc<View>, epochs: &Epochs) -> Result<()> {
+        let before = self
+            .lanes
+            .get(index)
+            .and_then(|lane| lane.windows.as_ref())
+            .map(|windows| windows.epochs.iter().map(|live| live.writer.epoch.id.clone()).collect::<Vec<_>>());
+        let before = before.unwrap_or_default();
+        self.revise(index, view, epochs, true)?;
+        let (project, calls) = (Arc::clone(&self.project), self.calls());
+        let Some(lane) = self.lanes.get_mut(index) else { return Ok(()) };
+        let Some(windows) = lane.windows.as_mut() else { return Ok(()) };
+        for live in windows.epochs.iter_mut().filter(|live| !before.contains(&live.writer.epoch.id)) {
+            let known = epochs.entry(&live.writer.epoch.id).map(|entry| &entry.splits);
+            let mut ranges = Ranges::new();
+            for (split, state) in &mut lane.splits {
+                let done = known.and_then(|splits| splits.get(split)).map(|done| done.through.clone());
+                let base = done.unwrap_or(Position::START);
+                let through = state.judged.clone().max(base.clone());
+                ranges.insert(split.clone(), (base, through.clone()));
+                live.bases.insert(split.clone(), through);
+                // Rows that the others have already, this one may not: it is given everything from here on.
+                if state.stored > state.judged {
+                    state.stored = state.judged.clone();
+                }
+            }
+            catch_up(&project, &calls, &mut live.writer, view, ranges, true).await?;
+            tracing::info!(view = view.name, epoch = live.writer.epoch.id, "takes part in a new epoch");
+        }
+        Ok(())
+    }
+
+    /// Makes the latest epoch of the view's aggregations serve if every split has caught up.
+    async fn switch(&self, view: &Arc<View>, epochs: &Epochs) -> Result<()> {
+        let later = wanted(view, epochs).filter(|entry| entry.epoch.id.as_str() > epochs.serving_id());
+        let Some(entry) = later.last().filter(|_| view.offline) else { return Ok(()) };
+        let (project, pauses) = (self.project.as_ref(), self.tuning.pauses());
+        let (online, name) = (project.online.as_ref(), &project.definitions.project);
+        let checkpoints = || checkpoint::load(online, name, view);
+        let checkpoints = retry("checkpoint", pauses, &self.board, checkpoints).await?.0;
+        let caught_up = |split: &SplitId, checkpoint: &Checkpoint| {
+            entry.splits.get(split).is_some_and(|done| done.caught_up || has_all(checkpoint, done))
+        };
+        // Splits that nobody reads any more are brought up by whoever looks.
+        let left = checkpoints.iter().filter(|(split, checkpoint)| !caught_up(split, checkpoint));
+        let left = left.collect::<Vec<_>>();
+        if left.iter().all(|(split, checkpoint)| is_over(split, checkpoint)) {
+            let calls = self.calls();
+            let cache = self.tuning.window_cache_bytes;
+            let over = |split: &SplitId| left.iter().any(|(left, _)| *left == split);
+            catch_up_here(project, &calls, view, &entry.epoch, cache, over).await?;
+            let now = project.clock.now();
+            retry("online store", pauses, &self.board, || entry.epoch.serve(online, name, &view.name, now)).await?;
+            retry("online store", pauses, &self.board, || online.sync()).await?;
+            tracing::info!(view = view.name, epoch = entry.epoch.id, "the new epoch serves");
+        }
+        Ok(())
+    }
+
+    /// Whether no epoch is waiting to take over.
+    pub(in crate::ingest) async fn epochs_are_settled(&self) -> Result<bool> {
+        for lane in self.lanes.iter().filter(|lane| lane.windows.is_some() && lane.view.offline) {
+            let epochs = self.epochs_of(&lane.view).await?;
+            if wanted(&lane.view, &epochs).any(|entry| entry.epoch.id.as_str() > epochs.serving_id()) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Says how far the epochs of a lane have splits of which these checkpoints are to be written: never less than those.
+    pub(in crate::ingest) async fn note_progress(&self, written: &[(usize, SplitId, Checkpoint)]) -> Result<()> {
+        let (project, pauses) = (self.project.as_ref(), self.tuning.pauses());
+        let (online, name) = (project.online.as_ref(), &project.definitions.project);
+        for index in self.windowed() {
+            let Some(lane) = self.lanes.get(index) else { continue };
+            let of_lane = written.iter().filter(|(of, ..)| *of == index);
+            let done = of_lane.map(|(_, split, checkpoint)| {
+                (split.clone(), SplitProgress { through: checkpoint.through.clone(), caught_up: true })
+            });
+            let done = done.collect::<Vec<_>>();
+            for live in lane.windows.iter().flat_map(|windows| &windows.epochs) {
+                let write = || live.writer.epoch.write_progress(online, name, &lane.view.name, done.clone());
+                retry("online store", pauses, &self.board, write).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether an epoch has all of a split that will not grow any more.
+fn has_all(checkpoint: &Checkpoint, done: &SplitProgress) -> bool {
+    checkpoint.ended && done.through >= checkpoint.through
+}
+
+/// Whether no worker reads the split: it has ended, or is a replay of dead letters.
+fn is_over(split: &SplitId, checkpoint: &Checkpoint) -> bool {
+    checkpoint.ended || split.as_bytes().starts_with(crate::ingest::replay::PREFIX)
+}

@@ -1,0 +1,144 @@
+//! Windowed views in jobs.
+//!
+//! A lane of a windowed view writes window rows instead of newest values, to every epoch that is alive: the one that
+//! serves, and one that is to take over. Each epoch knows for each split how far it is (`through`), durably, and that
+//! moves on with the checkpoints. Where it lies behind what the reader will bring, the rest is read from the log: when a
+//! split is assigned, and when a running worker finds an epoch that somebody has built meanwhile. The worker then
+//! publishes what it holds, brings the new epoch up to that position, and from there on writes both. Reads go to the new
+//! epoch as soon as every split has come that far.
+//!
+//! A view without a log has nothing to catch up from. Its epochs are built of the batch rows alone, before anything is
+//! read; a changed aggregation makes it read the stream again from where it began.
+
+mod build;
+mod cache;
+mod history;
+mod lanes;
+mod writer;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use headwater_core::online::OnlineRow;
+use headwater_core::{OnlineStore, Position, Result, SplitId};
+
+use super::checkpoint::Checkpoint;
+use super::retry::{Pauses, retry};
+use super::status::Board;
+use crate::project::Project;
+use crate::view::View;
+use crate::windows::epoch::{self, Epoch, EpochEntry, EpochState, Epochs};
+
+pub(crate) use build::{Build, LogFrom, catch_up_here, remove_outdated};
+pub(super) use build::{build_for_job, prepare};
+pub(super) use lanes::WindowLane;
+
+/// How the online store is called: again and again where a job does it, once where a command does.
+#[derive(Debug, Clone)]
+pub(crate) struct Calls {
+    online: Arc<dyn OnlineStore>,
+    again: Option<(Pauses, Board)>,
+}
+
+impl Calls {
+    /// Temporary errors are errors.
+    pub(crate) fn once(online: &Arc<dyn OnlineStore>) -> Self {
+        Self { online: Arc::clone(online), again: None }
+    }
+
+    /// Temporary errors are tried again.
+    pub(super) fn patient(online: &Arc<dyn OnlineStore>, pauses: Pauses, board: &Board) -> Self {
+        Self { online: Arc::clone(online), again: Some((pauses, board.clone())) }
+    }
+
+    async fn run<T, F: Future<Output = Result<T>>>(&self, call: impl FnMut() -> F) -> Result<(T, u64)> {
+        let mut call = call;
+        match &self.again {
+            Some((pauses, board)) => retry("online store", *pauses, board, call).await,
+            None => call().await.map(|value| (value, 0)),
+        }
+    }
+
+    async fn get(&self, table: &str, keys: &[Bytes]) -> Result<(Vec<Option<OnlineRow>>, u64)> {
+        self.run(|| self.online.get(table, keys)).await
+    }
+
+    async fn put(&self, table: &str, rows: Vec<OnlineRow>) -> Result<u64> {
+        match &self.again {
+            Some(_) => self.run(|| self.online.put(table, rows.clone())).await.map(|(_, retries)| retries),
+            None => self.online.put(table, rows).await.map(|_| 0),
+        }
+    }
+
+    async fn sync(&self) -> Result<()> {
+        self.run(|| self.online.sync()).await.map(drop)
+    }
+}
+
+/// All epochs of the view's generation.
+pub(crate) async fn load(project: &Project, view: &View) -> Result<Epochs> {
+    epoch::load(project.online.as_ref(), &project.definitions.project, &view.name, &view.generation).await
+}
+
+/// The fingerprint of the view's aggregations as they are defined now; `None` of a view without any.
+fn fingerprint(view: &View) -> Option<&str> {
+    view.windows.as_ref().map(|windows| windows.fingerprint.as_str())
+}
+
+/// The latest epoch of the view's present aggregations that has all of history, unless a later one serves.
+fn current<'a>(view: &View, epochs: &'a Epochs) -> Option<&'a EpochEntry> {
+    epochs.all.iter().rev().find(|entry| {
+        entry.state == EpochState::CatchingUp
+            && Some(entry.epoch.fingerprint.as_str()) == fingerprint(view)
+            && entry.epoch.id.as_str() >= epochs.serving_id()
+    })
+}
+
+/// Whether rows of the view have all columns that the epoch's aggregations are computed from.
+fn has_columns(view: &View, epoch: &Epoch) -> bool {
+    let mut columns = epoch.windows.features.iter().filter_map(|feature| feature.column);
+    columns.all(|column| {
+        let wanted = epoch.windows.columns.get(column);
+        wanted.is_some_and(|wanted| view.columns().iter().any(|f| f.name == wanted.name && f.dtype == wanted.dtype))
+    })
+}
+
+/// Whether the view reads its stream again: it has no log, and its aggregations are not those that serve.
+pub(super) async fn reads_again(project: &Project, view: &View) -> Result<bool> {
+    if view.offline || !view.online || view.windows.is_none() {
+        return Ok(false);
+    }
+    let epochs = load(project, view).await?;
+    Ok(epochs.serving.is_some_and(|(serving, _)| Some(serving.fingerprint.as_str()) != fingerprint(view)))
+}
+
+/// Where a view that [reads its stream again](reads_again) goes on in a split.
+pub(super) async fn again_from(
+    project: &Project,
+    view: &View,
+    split: &SplitId,
+    checkpoint: &Checkpoint,
+) -> Result<Option<Position>> {
+    if !reads_again(project, view).await? {
+        return Ok(None);
+    }
+    let epochs = load(project, view).await?;
+    let known = current(view, &epochs).and_then(|entry| entry.splits.get(split));
+    Ok(Some(known.map_or_else(|| checkpoint.from.clone(), |known| known.through.clone())))
+}
+
+/// Makes reads of the view's generation go to the latest epoch of its present aggregations.
+pub(super) async fn serve(project: &Project, view: &View) -> Result<()> {
+    if view.windows.is_none() {
+        return Ok(());
+    }
+    let epochs = load(project, view).await?;
+    match current(view, &epochs) {
+        // Where there is a log, an epoch first has to catch up.
+        Some(entry) if entry.epoch.id != epochs.serving_id() && (!view.offline || epochs.serving.is_none()) => {
+            let (online, name) = (project.online.as_ref(), &project.definitions.project);
+            entry.epoch.serve(online, name, &view.name, project.clock.now()).await
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,262 @@
+//! From rows of a view to window rows of an epoch.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::TimestampMicrosecondType;
+use bytes::Bytes;
+use headwater_core::online::OnlineRow;
+use headwater_core::version::encode_version;
+use headwater_core::{Error, Micros, Position, Result, SplitId};
+
+use super::Calls;
+use super::cache::Cache;
+use crate::ingest::blocking;
+use crate::rows::KeyColumns;
+use crate::view::{View, ViewRows};
+use crate::windows::epoch::{Epoch, push_split, table};
+use crate::windows::{Layout, State};
+
+/// Fewer rows are not worth a hop to another thread.
+const INLINE_ROWS: usize = 64;
+/// Rows of one call of the store.
+const PUT_ROWS: usize = 16_384;
+
+/// Writes an epoch's window rows.
+///
+/// A row is a pure function of (epoch, split, entity, position): an event at or below the row's position changes
+/// nothing, so what is delivered again counts once, and of two writers the one that got further stays.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    view: Arc<View>,
+    pub(super) epoch: Epoch,
+    layout: Arc<Layout>,
+    table: String,
+    /// The most that all rows in memory take between two flushes.
+    budget: usize,
+    /// For each split, and `None` for the batch rows.
+    caches: BTreeMap<Option<SplitId>, Cache>,
+    /// Nothing lies in the table that is not in the cache.
+    fresh: bool,
+}
+
+/// What a flush has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Flushed {
+    pub(crate) rows: u64,
+    pub(crate) retries: u64,
+}
+
+/// What a step on another thread needs and gives back.
+struct Step {
+    rows: Arc<ViewRows>,
+    cache: Cache,
+    /// For each row its place in the cache; `None` where it does not count.
+    places: Vec<Option<usize>>,
+    /// The places whose rows are to be looked up.
+    unknown: Vec<usize>,
+    /// The places that are asked for.
+    asked: Vec<usize>,
+}
+
+impl Writer {
+    /// A writer of an epoch of this view. `fresh` says that nobody has written to it.
+    ///
+    /// # Errors
+    /// As [`Layout::new`].
+    pub(crate) fn new(project: &str, view: &Arc<View>, epoch: &Epoch, budget: usize, fresh: bool) -> Result<Self> {
+        Ok(Self {
+            layout: Arc::new(Layout::new(&epoch.windows)?),
+            table: table(project, &view.name, epoch),
+            view: Arc::clone(view),
+            epoch: epoch.clone(),
+            budget,
+            caches: BTreeMap::new(),
+            fresh,
+        })
+    }
+
+    /// Takes rows: of a split of the stream in order of their positions, or (`None`) such as count towards the batch row,
+    /// each of them once. Nothing is written before [`Writer::flush`].
+    ///
+    /// # Errors
+    /// The store's; `Corrupt` and `FormatVersion` for rows that cannot be read.
+    pub(crate) async fn take(&mut self, calls: &Calls, rows: ViewRows, into: Option<&SplitId>) -> Result<u64> {
+        if rows.rows.num_rows() == 0 {
+            return Ok(0);
+        }
+        let into = into.cloned();
+        let (view, layout, log_from) = (Arc::clone(&self.view), Arc::clone(&self.layout), self.epoch.log_from);
+        let small = rows.rows.num_rows() <= INLINE_ROWS;
+        let step = Step {
+            rows: Arc::new(rows),
+            cache: self.caches.remove(&into).unwrap_or_default(),
+            places: Vec::new(),
+            unknown: Vec::new(),
+            asked: Vec::new(),
+        };
+        let (split, fresh) = (into.clone(), self.fresh);
+        let place = move || step.place(&view, split.as_ref(), log_from, fresh);
+        let mut step = if small { place()? } else { blocking(place).await? };
+
+        let mut retries = 0;
+        if !step.unknown.is_empty() {
+            let keys = step.unknown.iter().map(|place| step.cache.slot(*place).map(|slot| slot.key.clone()));
+            let keys = keys.map(Option::unwrap_or_default).collect::<Vec<_>>();
+            let (found, again) = calls.get(&self.table, &keys).await?;
+            retries += again;
+            let layout = Arc::clone(&self.layout);
+            let load = move || {
+                for (place, row) in std::mem::take(&mut step.unknown).into_iter().zip(found) {
+                    let Some(slot) = step.cache.slot(place) else { continue };
+                    if let Some(row) = row {
+                        slot.state = State::decode(&layout, &row.value)?;
+                        slot.before = slot.state.position().clone();
+                    }
+                    slot.unknown = false;
+                }
+                Ok(step)
+            };
+            step = if small { load()? } else { blocking(load).await? };
+        }
+        let view = Arc::clone(&self.view);
+        let guarded = into.is_some();
+        let update = move || step.update(&view, &layout, guarded);
+        let cache = if small { update()? } else { blocking(update).await? };
+        self.caches.insert(into, cache);
+        Ok(retries)
+    }
+
+    /// Whether more lies in memory than should.
+    pub(crate) fn is_full(&self) -> bool {
+        self.caches.values().map(Cache::bytes).sum::<usize>() > self.budget
+    }
+
+    /// Writes what has changed; readable when this returns.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn flush(&mut self, calls: &Calls) -> Result<Flushed> {
+        let layout = Arc::clone(&self.layout);
+        let mut caches = std::mem::take(&mut self.caches);
+        let changed = caches.values_mut().flat_map(Cache::slots).filter(|slot| slot.dirty).count();
+        let encode = move || {
+            let mut rows = Vec::with_capacity(changed);
+            for slot in caches.values_mut().flat_map(Cache::slots).filter(|slot| slot.dirty) {
+                slot.dirty = false;
+                rows.push(OnlineRow {
+                    key: slot.key.clone(),
+                    version: Bytes::copy_from_slice(slot.state.position().as_bytes()),
+                    value: slot.state.encode(&layout),
+                    expiry: expiry(&layout, &slot.state),
+                });
+            }
+            Ok((caches, rows))
+        };
+        let (caches, rows) = if changed <= INLINE_ROWS { encode()? } else { blocking(encode).await? };
+        self.caches = caches;
+        let mut done = Flushed { rows: rows.len() as u64, retries: 0 };
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            done.retries += calls.put(&self.table, rows.by_ref().take(PUT_ROWS).collect()).await?;
+        }
+        if self.is_full() {
+            let share = self.budget / self.caches.len().max(1);
+            self.caches.values_mut().for_each(|cache| cache.shrink(share));
+            self.fresh = false;
+        }
+        Ok(done)
+    }
+
+    /// Changes how much may lie in memory.
+    pub(super) fn set_budget(&mut self, bytes: usize) {
+        self.budget = bytes;
+    }
+
+    /// Forgets rows of splits that somebody else may write from now on.
+    pub(crate) fn forget(&mut self, splits: &[SplitId]) {
+        self.fresh = false;
+        self.caches.retain(|split, _| split.as_ref().is_none_or(|split| !splits.contains(split)));
+    }
+}
+
+/// From when on no window of any read can reach the row: twice the longest window after its newest event.
+fn expiry(layout: &Layout, state: &State) -> Option<Micros> {
+    let reach = layout.longest()?.saturating_mul(2);
+    Some(state.newest()?.saturating_add(reach))
+}
+
+impl Step {
+    /// Finds the place of each row that counts.
+    fn place(mut self, view: &View, split: Option<&SplitId>, log_from: Option<Micros>, fresh: bool) -> Result<Self> {
+        let batch = &self.rows.rows;
+        let keys = KeyColumns::new(&view.keys, batch)?;
+        let times = times(view, batch)?;
+        let from = log_from.filter(|_| split.is_some()).unwrap_or(Micros::MIN);
+        self.cache.turn();
+        self.places.reserve(batch.num_rows());
+        let mut key = Vec::new();
+        for time in times.values().iter().enumerate() {
+            let (row, time) = time;
+            if *time < from {
+                self.places.push(None);
+                continue;
+            }
+            key.clear();
+            keys.encode(row, &mut key);
+            push_split(&mut key, split);
+            let (place, first) = self.cache.place(&key, !fresh);
+            if first {
+                self.asked.push(place);
+                if self.cache.slot(place).is_some_and(|slot| slot.unknown) {
+                    self.unknown.push(place);
+                }
+            }
+            self.places.push(Some(place));
+        }
+        Ok(self)
+    }
+
+    /// Brings the rows in. `guarded`: those at or below a window row's position are in it.
+    fn update(mut self, view: &View, layout: &Layout, guarded: bool) -> Result<Cache> {
+        let rows = &self.rows;
+        let bound = layout.bind(&rows.rows)?;
+        let times = times(view, &rows.rows)?;
+        let created = view.created.as_ref().and_then(|name| rows.rows.column_by_name(name));
+        let created = created.map(|column| column.as_primitive::<TimestampMicrosecondType>());
+        let mut order = Vec::new();
+        for (row, place) in self.places.iter().enumerate() {
+            let Some(slot) = place.and_then(|place| self.cache.slot(place)) else { continue };
+            let position = rows.positions.value(row);
+            if guarded && position <= slot.before.as_bytes() {
+                continue;
+            }
+            if layout.needs_order() {
+                order.clear();
+                let created = created.filter(|column| column.is_valid(row)).map(|column| column.value(row));
+                let ordinal = rows.ordinals.as_ref().map_or(0, |ordinals| ordinals.value(row));
+                let split = rows.split.as_bytes();
+                encode_version(&mut order, times.value(row), created, rows.origin, split, position, ordinal);
+            }
+            slot.state.update(layout, &bound, row, times.value(row), &order);
+            slot.last = Some(row);
+            slot.dirty = true;
+        }
+        for place in &self.asked {
+            if let Some(slot) = self.cache.slot(*place)
+                && let Some(last) = slot.last.filter(|_| guarded)
+            {
+                slot.state.set_position(Position::new(rows.positions.value(last).to_vec()));
+            }
+            self.cache.measure(*place);
+        }
+        Ok(self.cache)
+    }
+}
+
+fn times<'a>(view: &View, rows: &'a arrow::array::RecordBatch) -> Result<&'a arrow::array::TimestampMicrosecondArray> {
+    rows.column_by_name(&view.event_time)
+        .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
+        .ok_or_else(|| Error::unexpected("a view's rows have its event time"))
+}
