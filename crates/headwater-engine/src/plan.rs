@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use headwater_core::definitions::Definitions;
+use headwater_core::definitions::{AggregateFunction, Aggregation, Definitions};
 use headwater_core::options::Duration;
 use serde::Serialize;
 use serde_json::Value;
@@ -117,6 +117,17 @@ pub enum Rows {
         /// Columns that they are given; older rows hold null there.
         added: Vec<String>,
     },
+    /// They stay, and the state of windows is built from them anew, as a new epoch; the old one serves meanwhile.
+    Rebuild {
+        /// What they lie under.
+        generation: String,
+        /// Columns that they are given; older rows hold null there.
+        added: Vec<String>,
+        /// What names the aggregations of the new epoch.
+        windows: String,
+        /// What named those of the old one; `None` where there were none.
+        previous: Option<String>,
+    },
     /// New ones are made beside them; they serve until the new ones have caught up.
     Replace {
         /// What the new ones will lie under.
@@ -139,8 +150,18 @@ impl fmt::Display for Rows {
             Self::Begin { generation } => write!(f, "begin with generation {generation}"),
             Self::Keep { generation, added } if added.is_empty() => write!(f, "stay, generation {generation}"),
             Self::Keep { generation, added } => {
-                let added = added.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-                write!(f, "stay, generation {generation}; those that are there hold null in {added}")
+                write!(f, "stay, generation {generation}; those that are there hold null in {}", list(added))
+            }
+            Self::Rebuild { generation, added, windows, previous } => {
+                write!(f, "stay, generation {generation}")?;
+                if !added.is_empty() {
+                    write!(f, "; those that are there hold null in {}", list(added))?;
+                }
+                write!(f, "\n    windows: new epoch of the aggregations {windows}, built from history; ")?;
+                match previous {
+                    Some(previous) => write!(f, "that of {previous} serves until it has caught up"),
+                    None => f.write_str("until it has caught up windows are empty"),
+                }
             }
             Self::Replace { generation, previous, because } => {
                 write!(f, "new generation {generation}; {previous} serves until it has caught up")?;
@@ -149,6 +170,10 @@ impl fmt::Display for Rows {
             Self::Retire { generation } => write!(f, "generation {generation} is no longer read"),
         }
     }
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
 }
 
 impl fmt::Display for Plan {
@@ -233,7 +258,12 @@ fn things(definitions: &Definitions) -> BTreeMap<(Kind, String), Words> {
     }
     for view in &definitions.feature_views {
         let kind = if view.stream { Kind::StreamFeatureView } else { Kind::FeatureView };
-        things.insert((kind, view.name.clone()), words(view));
+        let mut said = words(view);
+        said.remove("aggregations");
+        for aggregation in &view.aggregations {
+            said.extend(aggregation_words(aggregation));
+        }
+        things.insert((kind, view.name.clone()), said);
     }
     for service in &definitions.feature_services {
         things.insert((Kind::FeatureService, service.name.clone()), words(service));
@@ -247,6 +277,27 @@ fn words(thing: &impl Serialize) -> Words {
         flatten("", &value, &mut words);
     }
     words
+}
+
+/// What an aggregation says, under its feature's name and in the words of a definition file.
+fn aggregation_words(aggregation: &Aggregation) -> Words {
+    let length = |length: Option<Duration>| length.map(|length| Value::from(length.to_string()));
+    let (n, percentile) = match aggregation.function {
+        AggregateFunction::LastN { n } | AggregateFunction::LastDistinctN { n } => (Some(n), None),
+        AggregateFunction::ApproxPercentile { percentile } => (None, Some(percentile)),
+        _ => (None, None),
+    };
+    let said = [
+        ("column", aggregation.column.clone().map(Value::from)),
+        ("function", Some(aggregation.function.name().into())),
+        ("time_window", length(aggregation.time_window)),
+        ("slide_interval", length(aggregation.slide_interval)),
+        ("n", n.map(Value::from)),
+        ("percentile", percentile.map(Value::from)),
+    ];
+    let feature = aggregation.feature();
+    let said = said.into_iter().filter_map(|(key, value)| Some((format!("aggregations.{feature}.{key}"), value?)));
+    said.collect()
 }
 
 /// Puts nested values under dotted keys, as a definition file would name them.

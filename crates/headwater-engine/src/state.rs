@@ -47,6 +47,9 @@ struct AppliedView {
     since: Micros,
     /// The schema was not given but found.
     found_schema: bool,
+    /// What names its aggregations, if it has some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    windows: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -179,7 +182,9 @@ pub(crate) async fn plan(
     let resolved = resolve_with_parts(given, registry, clock).await?;
     let mut definitions = given.clone();
     for (view, resolved) in definitions.feature_views.iter_mut().zip(&resolved) {
-        view.schema.clone_from(&resolved.view.features);
+        if view.schema.is_empty() {
+            view.schema.clone_from(&resolved.view.features);
+        }
     }
     secrets::remove(&mut definitions, registry);
     // The registry file may be moved with its project.
@@ -192,16 +197,32 @@ pub(crate) async fn plan(
     for ResolvedView { view, parts } in resolved {
         let found_schema = given.feature_views.iter().any(|g| g.name == view.name && g.schema.is_empty());
         let old = state.and_then(|state| state.views.get(&view.name));
-        let applied = match old.map(|old| (old, old.parts.breaks(&parts))) {
+        let windows = view.windows.as_ref().map(|windows| windows.fingerprint.clone());
+        let breaks = |old: &AppliedView| {
+            let mut because = old.parts.breaks(&parts);
+            if old.windows.is_some() && windows.is_none() {
+                // Nobody kept the newest value of each entity.
+                because.push("it has no aggregations any more".to_owned());
+            }
+            because
+        };
+        let applied = match old.map(|old| (old, breaks(old))) {
             None => {
                 let generation = fresh(&previous, &view.name, &parts);
                 rows.insert(view.name.clone(), Rows::Begin { generation: generation.clone() });
-                AppliedView { generation, parts, since: now, found_schema }
+                AppliedView { generation, parts, since: now, found_schema, windows }
             }
             Some((old, because)) if because.is_empty() => {
-                let added = old.parts.added(&parts);
-                rows.insert(view.name.clone(), Rows::Keep { generation: old.generation.clone(), added });
-                AppliedView { parts, found_schema, ..old.clone() }
+                let (generation, added) = (old.generation.clone(), old.parts.added(&parts));
+                let kept = match &windows {
+                    Some(windows) if old.windows.as_ref() != Some(windows) => {
+                        let (windows, previous) = (windows.clone(), old.windows.clone());
+                        Rows::Rebuild { generation, added, windows, previous }
+                    }
+                    _ => Rows::Keep { generation, added },
+                };
+                rows.insert(view.name.clone(), kept);
+                AppliedView { parts, found_schema, windows, ..old.clone() }
             }
             Some((old, because)) => {
                 previous.push(Previous { view: view.name.clone(), generation: old.generation.clone(), since: now });
@@ -209,7 +230,7 @@ pub(crate) async fn plan(
                 let replaced = old.generation.clone();
                 let change = Rows::Replace { generation: generation.clone(), previous: replaced, because };
                 rows.insert(view.name.clone(), change);
-                AppliedView { generation, parts, since: now, found_schema }
+                AppliedView { generation, parts, since: now, found_schema, windows }
             }
         };
         views.insert(view.name, applied);

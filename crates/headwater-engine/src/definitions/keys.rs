@@ -116,6 +116,35 @@ impl<'a, 'f> Keys<'a, 'f> {
         }
     }
 
+    /// A whole number from 0 on.
+    pub(super) fn whole(&mut self, key: &str) -> Option<u32> {
+        let node = self.get(key)?;
+        let number = match &node.value {
+            Value::Number(number) => number.as_u64(),
+            Value::Text { text, expanded: true, .. } => text.parse().ok(),
+            _ => None,
+        };
+        let number = number.and_then(|number| u32::try_from(number).ok());
+        if number.is_none() {
+            self.wrong(key, "a whole number", node, None);
+        }
+        number
+    }
+
+    /// A number.
+    pub(super) fn number(&mut self, key: &str) -> Option<f64> {
+        let node = self.get(key)?;
+        let number = match &node.value {
+            Value::Number(number) => number.as_f64(),
+            Value::Text { text, expanded: true, .. } => text.parse().ok(),
+            _ => None,
+        };
+        if number.is_none() {
+            self.wrong(key, "a number", node, None);
+        }
+        number
+    }
+
     /// One of some words.
     pub(super) fn word<T: Copy>(&mut self, key: &str, words: &[(&'static str, T)]) -> Option<T> {
         let node = self.get(key)?;

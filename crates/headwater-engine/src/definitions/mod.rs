@@ -8,6 +8,7 @@
 //!
 //! A file and builders give the same [`Definitions`] and go through the same checks; the file's faults have lines.
 
+mod aggregations;
 mod check;
 pub(crate) mod ddl;
 mod effective;

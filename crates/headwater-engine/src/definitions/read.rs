@@ -15,6 +15,7 @@ use headwater_core::options::{Duration, OptionSpec};
 use headwater_core::stream::StartPosition;
 use headwater_core::{Plugin, Registry};
 
+use super::aggregations;
 use super::keys::{Keys, option_value, unknown_key};
 use super::place::{Faults, Place, did_you_mean, nearest};
 use super::yaml::{Node, Value};
@@ -387,8 +388,6 @@ fn view(place: Place<'_>, stream: bool, faults: &mut Faults) -> Option<FeatureVi
             keys.refuse(key, &format!("`{key}` is for views among `stream_feature_views`"));
         }
     }
-    let aggregations = "`aggregations` is not supported by this release";
-    keys.refuse("aggregations", aggregations);
 
     let mut view = FeatureView::batch(keys.text("name").unwrap_or_default(), keys.text("source").unwrap_or_default());
     view.stream = stream;
@@ -410,6 +409,7 @@ fn view(place: Place<'_>, stream: bool, faults: &mut Faults) -> Option<FeatureVi
         view.offline = keys.flag("offline", false);
         view.timestamp_field = keys.text("timestamp_field");
         view.transform = transform(&mut keys);
+        view.aggregations = aggregations::read(&mut keys);
     }
     Some(view)
 }

@@ -3,7 +3,8 @@
 use std::path::Path;
 
 use headwater_core::definitions::{
-    Definitions, Entity, FeatureService, OnError, RecordFormat, SourceKind, StoreDefinition, ValueType, ViewTransform,
+    AggregateFunction, Aggregation, Definitions, Entity, FeatureService, OnError, RecordFormat, SourceKind,
+    StoreDefinition, ValueType, ViewTransform,
 };
 use headwater_core::options::Duration;
 use headwater_core::stream::StartPosition;
@@ -426,4 +427,98 @@ fn other_files_and_other_versions_are_refused() {
         std::fs::write(&path, &text[..length]).unwrap();
         assert_eq!(State::read(&path).unwrap_err().kind(), ErrorKind::Corrupt);
     }
+}
+
+/// A sum over this window, of the column `rate`.
+fn sum(hours: i64) -> Aggregation {
+    Aggregation::new(AggregateFunction::Sum, "rate").time_window(Duration(hours * 3_600_000_000)).name("sum")
+}
+
+fn windowed(aggregation: Aggregation) -> Definitions {
+    project(|mut view| {
+        view.schema.clear();
+        view.aggregation(aggregation.clone())
+    })
+}
+
+#[test]
+fn another_window_is_a_new_epoch_and_keeps_the_rows() {
+    let (_, state) = run(None, &windowed(sum(1))).unwrap();
+    let (plan, _) = run(Some(&state), &windowed(sum(1))).unwrap();
+    assert!(plan.is_empty(), "{plan}");
+
+    let (plan, after) = run(Some(&state), &windowed(sum(24))).unwrap();
+    let Some(Rows::Rebuild { generation, added, windows, previous }) = rows(&plan) else { panic!("{plan}") };
+    assert_eq!(*generation, state.views["view"].generation);
+    assert!(added.is_empty());
+    assert_eq!(previous, &state.views["view"].windows);
+    assert_eq!(Some(windows), after.views["view"].windows.as_ref());
+    let old = previous.clone().unwrap();
+    let text = plan.to_string();
+    assert!(
+        text.contains(&format!(
+            "~ stream feature view `view`\n    aggregations.sum.time_window: `1h` -> `1d`\n    rows: stay, generation \
+             {generation}\n    windows: new epoch of the aggregations {windows}, built from history; that of {old} serves \
+             until it has caught up"
+        )),
+        "{text}"
+    );
+    let json = serde_json::to_value(&plan).unwrap();
+    assert_eq!(json["changes"][0]["rows"]["action"], "rebuild");
+    assert!(run(Some(&after), &windowed(sum(24))).unwrap().0.is_empty());
+}
+
+#[test]
+fn other_rows_of_windows_are_a_new_generation() {
+    let (_, state) = run(None, &windowed(sum(1))).unwrap();
+    let mut other = windowed(sum(1));
+    other.feature_views[0] = other.feature_views[0].clone().pick("driver_id, ts, made, rate=acc");
+    let (plan, after) = run(Some(&state), &other).unwrap();
+    assert!(because(&plan).contains("the column `rate` is"), "{plan}");
+    assert_ne!(after.views["view"].generation, state.views["view"].generation);
+}
+
+#[test]
+fn a_view_may_get_aggregations_and_lose_them() {
+    let plain = project(|view| view.feature("conv", ValueType::Float64).pick("driver_id, ts, made, rate=conv, conv"));
+    let (_, state) = run(None, &plain).unwrap();
+    let mut given = plain.clone();
+    given.feature_views[0].schema.clear();
+    given.feature_views[0].aggregations =
+        vec![Aggregation::new(AggregateFunction::Last, "rate"), Aggregation::new(AggregateFunction::Max, "conv")];
+    // Another type of a column is another row.
+    let (plan, after) = run(Some(&state), &given).unwrap();
+    assert!(because(&plan).contains("the column `rate` is `conv [conv: double] as float64`"), "{plan}");
+
+    let (_, wide) = run(None, &{
+        let mut wide = plain.clone();
+        wide.feature_views[0].schema[0].dtype = ValueType::Float64;
+        wide
+    })
+    .unwrap();
+    let (plan, _) = run(Some(&wide), &given).unwrap();
+    assert!(matches!(rows(&plan), Some(Rows::Rebuild { previous: None, .. })), "{plan}");
+    assert!(plan.to_string().contains("until it has caught up windows are empty"), "{plan}");
+
+    let mut wide = plain;
+    wide.feature_views[0].schema[0].dtype = ValueType::Float64;
+    let (plan, back) = run(Some(&after), &wide).unwrap();
+    assert_eq!(because(&plan), "it has no aggregations any more");
+    assert_ne!(back.views["view"].generation, after.views["view"].generation, "its newest values are nowhere");
+}
+
+#[test]
+fn a_registry_file_from_before_aggregations_is_read() {
+    let (given, state) = first();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("registry.json");
+    Lock::take(&path).unwrap().write(&state).unwrap();
+    let mut document: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let view = &mut document["state"]["definitions"]["feature_views"][0];
+    view.as_object_mut().unwrap().remove("aggregations").unwrap();
+    assert!(document["state"]["views"]["view"].get("windows").is_none());
+    std::fs::write(&path, serde_json::to_vec(&document).unwrap()).unwrap();
+    let read = State::read(&path).unwrap().unwrap();
+    assert_eq!(read, state);
+    assert!(run(Some(&read), &given).unwrap().0.is_empty());
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests too")]
 
 mod right;
+mod windows;
 mod wrong;
 
 use std::path::Path;

@@ -5,7 +5,7 @@ mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_core::definitions::{Definitions, FeatureService, StoreDefinition};
+use headwater_core::definitions::{Definitions, FeatureService, FeatureView, StoreDefinition};
 use headwater_core::options::{Config, OptionSpec};
 use headwater_core::plugin::SourceContext;
 use headwater_core::{Plugin, Registry, Result};
@@ -13,6 +13,7 @@ use serde_json::Value as Json;
 
 pub(super) use sources::source_options;
 
+use super::aggregations;
 use super::keys::unknown_key;
 use super::place::{Faults, Place, did_you_mean, list};
 use super::read::{Origins, VIEWS};
@@ -74,7 +75,7 @@ pub(super) fn check(definitions: &Definitions, registry: &Registry, origins: &Or
     let services: Vec<&str> = definitions.feature_services.iter().map(|service| service.name.as_str()).collect();
     names(faults, &origins.services, &services, "feature service", "feature services");
     for (service, place) in definitions.feature_services.iter().zip(&origins.services) {
-        check_service(service, definitions, place, faults);
+        check_service(service, definitions, origins, place, faults);
     }
 }
 
@@ -112,7 +113,7 @@ fn name_is_valid(faults: &mut Faults, place: &Place<'_>, name: &str) {
 }
 
 /// Columns that begin with `_` are Headwater's own: `_split`, `__timestamp`.
-fn column_is_valid(faults: &mut Faults, place: &Place<'_>, column: &str) {
+pub(super) fn column_is_valid(faults: &mut Faults, place: &Place<'_>, column: &str) {
     if column.starts_with('_') {
         faults.add(place, format!("the column `{column}` begins with `_`, as Headwater's own columns do"), None);
     }
@@ -233,7 +234,13 @@ fn options(
     faults.len() == before
 }
 
-fn check_service(service: &FeatureService, definitions: &Definitions, place: &Place<'_>, faults: &mut Faults) {
+fn check_service(
+    service: &FeatureService,
+    definitions: &Definitions,
+    origins: &Origins<'_>,
+    place: &Place<'_>,
+    faults: &mut Faults,
+) {
     let features = place.key("features");
     if service.features.is_empty() {
         faults.add(&features, "`features` names no view: a view, or features as `view:feature`", None);
@@ -250,7 +257,8 @@ fn check_service(service: &FeatureService, definitions: &Definitions, place: &Pl
             Some((name, feature)) => (name, Some(feature)),
             None => (reference.as_str(), None),
         };
-        let Some(view) = definitions.feature_views.iter().find(|view| view.name == name) else {
+        let mut views = definitions.feature_views.iter().zip(&origins.views);
+        let Some((view, view_place)) = views.find(|(view, _)| view.name == name) else {
             let names = definitions.feature_views.iter().map(|view| view.name.as_str());
             let hint = did_you_mean(name, names.clone());
             if faults.knows_names_of(VIEWS) {
@@ -258,18 +266,24 @@ fn check_service(service: &FeatureService, definitions: &Definitions, place: &Pl
             }
             continue;
         };
-        // Without a schema its features are not known yet.
         if let Some(feature) = feature
-            && !view.schema.is_empty()
-            && !view.schema.iter().any(|field| field.name == feature)
+            && let Some(names) = features_of(view, view_place, faults)
+            && !names.iter().any(|name| name == feature)
         {
-            let names = view.schema.iter().map(|field| field.name.as_str());
-            let hint = did_you_mean(feature, names.clone());
-            let message = format!("the view `{name}` has no feature `{feature}`; it has {}", list(names));
-            faults.add(&at, message, hint);
+            let names = || names.iter().map(String::as_str);
+            let message = format!("the view `{name}` has no feature `{feature}`; it has {}", list(names()));
+            faults.add(&at, message, did_you_mean(feature, names()));
         }
         if !seen.insert(reference) {
             faults.add(&at, format!("`{reference}` is there twice"), None);
         }
     }
+}
+
+/// The features of a view, where they are known by now: without a schema its source or its transform says them.
+fn features_of(view: &FeatureView, place: &Place<'_>, faults: &Faults) -> Option<Vec<String>> {
+    if !view.aggregations.is_empty() {
+        return aggregations::features(view, place, faults);
+    }
+    (!view.schema.is_empty()).then(|| view.schema.iter().map(|field| field.name.clone()).collect())
 }

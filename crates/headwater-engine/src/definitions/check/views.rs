@@ -2,10 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use arrow::datatypes::DataType;
 use headwater_core::Registry;
 use headwater_core::definitions::{Definitions, FeatureView, Source, SourceKind, ViewTransform};
 
 use super::column_is_valid;
+use crate::definitions::aggregations;
 use crate::definitions::ddl;
 use crate::definitions::effective::Effective;
 use crate::definitions::place::{Faults, Place, did_you_mean, list};
@@ -42,9 +44,19 @@ pub(super) fn check(
             );
         }
     }
+    let mut columns = None;
     if let (Some(source), Some(effective), ViewTransform::None) = (source, &effective, &view.transform) {
-        check_columns(view, source, effective, &keys, place, faults);
+        columns = columns_of(source, effective);
+        if let Some(columns) = &columns {
+            check_columns(view, source, effective, columns, &keys, place, faults);
+        }
     }
+    let taken = aggregations::Columns {
+        keys: keys.iter().map(|(_, key)| *key).collect(),
+        event_time: event_time(view, effective.as_ref()),
+        created: effective.as_ref().and_then(|e| e.created.map(|created| e.renamed(created))),
+    };
+    aggregations::check(view, &taken, columns.as_deref(), place, faults);
 }
 
 fn check_source<'d>(
@@ -155,17 +167,14 @@ fn check_schema(
             let message = format!("`{}` is a join key; `schema` lists the features alone", field.name);
             faults.add(&at, message, None);
         }
-        let event_time = view
-            .timestamp_field
-            .as_deref()
-            .or_else(|| effective.and_then(|e| e.timestamp_field.map(|column| e.renamed(column))));
+        let event_time = event_time(view, effective);
         let created = effective.and_then(|e| e.created.map(|column| e.renamed(column)));
         if event_time == Some(&field.name) {
             faults.add(&at, format!("`{}` is the event time; `schema` lists the features alone", field.name), None);
         } else if created == Some(&field.name) {
             faults.add(&at, format!("`{}` is the created time; `schema` lists the features alone", field.name), None);
         }
-        if let (Some(effective), Some(source)) = (effective, source)
+        if let (Some(effective), Some(source), true) = (effective, source, view.aggregations.is_empty())
             && let Some(name) = effective.mapping.get(&field.name)
             && !effective.mapping.values().any(|name| *name == field.name)
         {
@@ -205,15 +214,14 @@ fn check_transform(view: &FeatureView, registry: &Registry, place: &Place<'_>, f
     }
 }
 
-/// Checks that what a view without a transform wants is there in its source, where the source says its columns.
-fn check_columns(
-    view: &FeatureView,
-    source: &Source,
-    effective: &Effective<'_>,
-    keys: &[(usize, &str)],
-    place: &Place<'_>,
-    faults: &mut Faults,
-) {
+/// The column with a view's event time.
+fn event_time<'d>(view: &'d FeatureView, effective: Option<&Effective<'d>>) -> Option<&'d str> {
+    let column = view.timestamp_field.as_deref();
+    column.or_else(|| effective.and_then(|e| e.timestamp_field.map(|column| e.renamed(column))))
+}
+
+/// The columns of a source, as views call them, where it says them and they are not in doubt.
+fn columns_of(source: &Source, effective: &Effective<'_>) -> Option<Vec<(String, DataType)>> {
     let text = match &source.kind {
         SourceKind::Stream(settings) => {
             settings.record_format.as_ref().filter(|format| format.kind == "json").and_then(|f| f.schema.as_deref())
@@ -222,17 +230,30 @@ fn check_columns(
         SourceKind::Batch => None,
     };
     if effective.mapping.values().any(|name| name.starts_with('_')) {
-        return;
+        return None;
     }
-    let Some(schema) = text.and_then(|text| ddl::parse(text).ok()) else { return };
+    let schema = text.and_then(|text| ddl::parse(text).ok())?;
     let targets: BTreeSet<&String> = effective.mapping.values().collect();
     let mapped = effective.mapping.keys().all(|column| schema.column_with_name(column).is_some());
     if !mapped || targets.len() < effective.mapping.len() || targets.iter().any(|name| name.is_empty()) {
         // What the columns are called is in doubt, and reported as that.
-        return;
+        return None;
     }
-    let columns: Vec<&str> =
-        schema.fields().iter().map(|f| effective.mapping.get(f.name()).unwrap_or(f.name()).as_str()).collect();
+    let fields = schema.fields().iter();
+    Some(fields.map(|field| (effective.renamed_owned(field.name()), field.data_type().clone())).collect())
+}
+
+/// Checks that what a view without a transform wants is there in its source.
+fn check_columns(
+    view: &FeatureView,
+    source: &Source,
+    effective: &Effective<'_>,
+    columns: &[(String, DataType)],
+    keys: &[(usize, &str)],
+    place: &Place<'_>,
+    faults: &mut Faults,
+) {
+    let columns: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
     let mut wants = |at: Place<'_>, column: &str, what: &str| {
         if !column.is_empty() && !columns.contains(&column) && !column.starts_with('_') {
             let message = format!(
@@ -246,7 +267,9 @@ fn check_columns(
     for (index, key) in keys {
         wants(place.key("entities").item(*index, ""), key, "the join key");
     }
-    for (index, field) in view.schema.iter().enumerate() {
+    // The schema of a view with aggregations lists what is made of columns.
+    let schema = if view.aggregations.is_empty() { view.schema.as_slice() } else { &[] };
+    for (index, field) in schema.iter().enumerate() {
         wants(place.key("schema").item(index, &field.name).key("name"), &field.name, "the feature");
     }
     if let Some(column) = &view.timestamp_field {

@@ -11,8 +11,10 @@ use headwater_core::definitions::{Definitions, FeatureView, Field, Source, Sourc
 use headwater_core::transform::{Identity, PlannedTransform, Transform};
 use headwater_core::{BatchSource, Clock, Error, ErrorKind, Registry, Result};
 
+pub(super) use parts::type_name;
 pub use parts::{Parts, generation};
 
+use super::aggregations;
 use super::effective::Effective;
 use super::place::{did_you_mean, list};
 use crate::project::source_config;
@@ -112,7 +114,8 @@ impl<'d> Resolver<'d> {
             keys,
             event_time,
             created,
-            features: self.view.schema.clone(),
+            // Those of aggregations are known when the columns are.
+            features: if self.view.aggregations.is_empty() { self.view.schema.clone() } else { Vec::new() },
             ttl: self.view.ttl.0,
             online: self.view.online,
             offline: self.view.offline,
@@ -166,7 +169,11 @@ impl<'d> Resolver<'d> {
             transform = Arc::new(input::WithoutCreated::new(transform, created));
         }
         let output = transform.output();
-        if view.features.is_empty() {
+        if !self.view.aggregations.is_empty() {
+            let windows = aggregations::windows(self.view, &output)?;
+            view.features = windows.features.iter().map(|feature| feature.field.clone()).collect();
+            view.windows = Some(Arc::new(windows));
+        } else if view.features.is_empty() {
             let columns = output.fields().iter().map(|field| (field.name().clone(), field.data_type().clone()));
             view.features = infer(columns, &view)?;
         }
@@ -224,7 +231,7 @@ impl<'d> Resolver<'d> {
     /// How the columns of the batch source become the view's.
     fn batch_input(&self, table: &Source, effective: &Effective<'_>, view: &View) -> BatchInput {
         let mut columns = BTreeMap::new();
-        let wanted = view.keys.iter().map(|key| &key.name).chain(view.features.iter().map(|field| &field.name));
+        let wanted = view.keys.iter().map(|key| &key.name).chain(view.columns().iter().map(|field| &field.name));
         for name in wanted {
             if let Some((column, _)) = effective.mapping.iter().find(|(_, renamed)| *renamed == name) {
                 columns.insert(name.clone(), column.clone());
@@ -273,7 +280,7 @@ fn infer(columns: impl Iterator<Item = (String, DataType)>, view: &View) -> Resu
 }
 
 /// The narrowest feature type that holds every value of an Arrow type.
-fn value_type(data_type: &DataType) -> Option<ValueType> {
+pub(super) fn value_type(data_type: &DataType) -> Option<ValueType> {
     Some(match data_type {
         DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::UInt8 | DataType::UInt16 => ValueType::Int32,
         DataType::Int64 | DataType::UInt32 | DataType::UInt64 => ValueType::Int64,
@@ -308,6 +315,7 @@ fn fits_output(output: &SchemaRef, view: &View, timestamp_unit: bool) -> Result<
                 _ if view.keys.iter().any(|key| key.name == *name) => "the join key",
                 _ if view.event_time == *name => "the event time",
                 _ if view.created.as_ref() == Some(name) => "the created time",
+                _ if view.windows.is_some() => "the column",
                 _ => "the feature",
             };
             faults.push(format!("{what} `{name}` does not come out of the transform, {}", alternatives(name, output)));
@@ -348,7 +356,7 @@ fn alternatives(name: &str, columns: &Schema) -> String {
 fn uncastable(name: &str, from: &DataType, to: &DataType, timestamp_unit: bool) -> String {
     let time = matches!(to, DataType::Timestamp(..)) && from.is_numeric() && !timestamp_unit;
     let hint = if time { "; a `timestamp_unit` in the `record_format` says what the number counts" } else { "" };
-    format!("the column `{name}` is {} and can never become {}{hint}", parts::type_name(from), parts::type_name(to))
+    format!("the column `{name}` is {} and can never become {}{hint}", type_name(from), type_name(to))
 }
 
 /// Whether some value of one type can become one of the other.

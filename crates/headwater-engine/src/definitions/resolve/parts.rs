@@ -39,7 +39,7 @@ impl Parts {
     }
 
     fn new(identity: &str, rows: String, view: &View, expression: impl Fn(&str) -> String) -> Self {
-        let features = view.features.iter().map(|field| (field.name.clone(), field.dtype.to_string()));
+        let columns = view.columns().iter().map(|field| (field.name.clone(), field.dtype.to_string()));
         let created = view.created.iter().map(|name| (name.clone(), "unix_timestamp".to_owned()));
         Self {
             source: identity.to_owned(),
@@ -50,7 +50,7 @@ impl Parts {
                 .map(|key| (key.name.clone(), format!("{} as {}", expression(&key.name), key.value_type)))
                 .collect(),
             event_time: (view.event_time.clone(), expression(&view.event_time)),
-            columns: features
+            columns: columns
                 .chain(created)
                 .map(|(name, dtype)| (name.clone(), format!("{} as {dtype}", expression(&name))))
                 .collect(),
@@ -131,7 +131,7 @@ fn annotate(expression: &str, notes: &BTreeMap<String, String>) -> String {
 }
 
 /// The name of an Arrow type, as Spark's DDL has it. It is part of generations, so it must never change.
-pub(super) fn type_name(data_type: &DataType) -> String {
+pub(in crate::definitions) fn type_name(data_type: &DataType) -> String {
     match data_type {
         DataType::Int8 => "tinyint".into(),
         DataType::Int16 => "smallint".into(),

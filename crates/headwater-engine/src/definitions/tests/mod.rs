@@ -2,6 +2,7 @@
 
 mod ddl;
 mod resolve;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -15,16 +15,16 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-fn resolved(definitions: &Definitions) -> Result<Vec<ResolvedView>> {
+pub(super) fn resolved(definitions: &Definitions) -> Result<Vec<ResolvedView>> {
     check(definitions, &registry())?;
     block_on(resolve_with_parts(definitions, &registry(), &clock()))
 }
 
-fn view(definitions: &Definitions) -> View {
+pub(super) fn view(definitions: &Definitions) -> View {
     resolved(definitions).unwrap().remove(0).view
 }
 
-fn fault(definitions: &Definitions) -> String {
+pub(super) fn fault(definitions: &Definitions) -> String {
     resolved(definitions).unwrap_err().to_string()
 }
 
