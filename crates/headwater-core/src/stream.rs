@@ -18,15 +18,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arrow::array::{BinaryArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde_json::Value;
 
 use crate::error::Result;
+use crate::options::{OptionType, OptionValue};
 use crate::position::{Position, SplitId};
 use crate::time::{Clock, Micros};
 
@@ -76,6 +78,25 @@ pub enum StartPosition {
     At(Micros),
 }
 
+/// What to do when retention has removed the position to resume from: the option `on_position_lost` of sources that
+/// forget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnPositionLost {
+    /// The job stops.
+    Fail,
+    /// The job goes on at the oldest record, and says what it has lost.
+    Earliest,
+}
+
+impl OptionValue for OnPositionLost {
+    const KIND: OptionType = OptionType::OneOf(&["fail", "earliest"]);
+
+    fn read(value: &Value) -> Result<Self, String> {
+        Self::KIND.check(value)?;
+        Ok(if value.as_str() == Some("earliest") { Self::Earliest } else { Self::Fail })
+    }
+}
+
 /// How far a split has been dealt with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Progress {
@@ -99,6 +120,22 @@ pub trait Checkpoints: Debug + Send + Sync {
     /// Whether any split of this stream was ever read: a split found by a stream that has been read before is a new
     /// one and begins at its beginning, whatever [`ReaderContext::start`] says.
     async fn started(&self) -> Result<bool>;
+
+    /// What a reader of the group has noted under `name`, in whatever process; `None` where nothing was.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::resume`].
+    async fn noted(&self, name: &str) -> Result<Option<Bytes>>;
+
+    /// Remembers what the source itself has to know after a restart: which splits there were at the first start, how to
+    /// tell that a stream was made anew. A later note replaces an earlier one of its name.
+    ///
+    /// The implementer guarantees that notes are durable when this returns, are seen by every reader of the group, and
+    /// last as long as the checkpoints that they go with: who reads a stream anew finds none.
+    ///
+    /// # Errors
+    /// As [`Checkpoints::resume`]. If the future is dropped each note may or may not be kept.
+    async fn note(&self, notes: &[(String, Bytes)]) -> Result<()>;
 }
 
 /// What a reader needs to know.
@@ -350,6 +387,8 @@ pub trait StreamProducer: Debug + Send + Sync {
 pub struct FixedCheckpoints {
     /// The splits that were read before.
     pub splits: BTreeMap<SplitId, Progress>,
+    /// What was noted. Clones share it.
+    pub notes: Arc<Mutex<BTreeMap<String, Bytes>>>,
 }
 
 #[async_trait]
@@ -360,5 +399,14 @@ impl Checkpoints for FixedCheckpoints {
 
     async fn started(&self) -> Result<bool> {
         Ok(!self.splits.is_empty())
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Bytes>> {
+        Ok(self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+    }
+
+    async fn note(&self, notes: &[(String, Bytes)]) -> Result<()> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(notes.iter().cloned());
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use headwater_core::options::{Duration, OptionType, OptionValue};
+use headwater_core::stream::OnPositionLost;
 use headwater_core::{Error, Result, Secret};
 use serde_json::Value;
 
@@ -41,30 +42,12 @@ pub enum Tombstones {
     Delete,
 }
 
-/// What to do when the position to resume from is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnPositionLost {
-    /// The job stops.
-    Fail,
-    /// The job goes on at the oldest record.
-    Earliest,
-}
-
 impl OptionValue for Tombstones {
     const KIND: OptionType = OptionType::OneOf(&["ignore", "delete"]);
 
     fn read(value: &Value) -> Result<Self, String> {
         Self::KIND.check(value)?;
         Ok(if value.as_str() == Some("delete") { Self::Delete } else { Self::Ignore })
-    }
-}
-
-impl OptionValue for OnPositionLost {
-    const KIND: OptionType = OptionType::OneOf(&["fail", "earliest"]);
-
-    fn read(value: &Value) -> Result<Self, String> {
-        Self::KIND.check(value)?;
-        Ok(if value.as_str() == Some("earliest") { Self::Earliest } else { Self::Fail })
     }
 }
 

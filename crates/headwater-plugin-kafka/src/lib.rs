@@ -36,7 +36,7 @@ use headwater_core::{Error, Result};
 #[cfg(feature = "client")]
 use headwater_core::{StreamProducer, StreamSource};
 
-pub use config::{KafkaConfig, OnPositionLost, Tombstones};
+pub use config::{KafkaConfig, Tombstones};
 #[cfg(feature = "client")]
 pub use producer::KafkaProducer;
 #[cfg(feature = "client")]

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use headwater_core::options::{Config, Options};
 use headwater_core::plugin::SourceContext;
+use headwater_core::stream::OnPositionLost;
 use serde_json::{Value, json};
 
 use super::*;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use headwater_core::stream::{AssignedSplit, Lag, Progress, ReaderContext, StartPosition};
+use headwater_core::stream::{AssignedSplit, Lag, OnPositionLost, Progress, ReaderContext, StartPosition};
 use headwater_core::{Error, ErrorKind, Position, Result, SplitId};
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -16,7 +16,7 @@ use tokio::runtime::Handle;
 
 use crate::batch::BatchBuilder;
 use crate::client::REQUEST_TIMEOUT;
-use crate::config::{KafkaConfig, OnPositionLost};
+use crate::config::KafkaConfig;
 use crate::error::kafka;
 use crate::queue::Queue;
 use crate::splits::{before, next_offset, partition, split};

@@ -1,6 +1,7 @@
 //! The options of `type: kinesis`.
 
 use headwater_core::options::{OptionType, OptionValue};
+use headwater_core::stream::OnPositionLost;
 use headwater_core::{Error, Result};
 use serde_json::Value;
 
@@ -33,30 +34,12 @@ pub enum Consumer {
     FanOut,
 }
 
-/// What to do when the position to resume from is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnPositionLost {
-    /// The job stops.
-    Fail,
-    /// The job goes on at the oldest record.
-    Earliest,
-}
-
 impl OptionValue for Consumer {
     const KIND: OptionType = OptionType::OneOf(&["polling", "fan_out"]);
 
     fn read(value: &Value) -> Result<Self, String> {
         Self::KIND.check(value)?;
         Ok(if value.as_str() == Some("fan_out") { Self::FanOut } else { Self::Polling })
-    }
-}
-
-impl OptionValue for OnPositionLost {
-    const KIND: OptionType = OptionType::OneOf(&["fail", "earliest"]);
-
-    fn read(value: &Value) -> Result<Self, String> {
-        Self::KIND.check(value)?;
-        Ok(if value.as_str() == Some("earliest") { Self::Earliest } else { Self::Fail })
     }
 }
 

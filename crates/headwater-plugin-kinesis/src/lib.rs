@@ -9,7 +9,7 @@ use headwater_core::options::{Config, Options};
 use headwater_core::plugin::{Plugin, Role, SourceContext};
 use headwater_core::{Error, Result};
 
-pub use config::{Consumer, KinesisConfig, OnPositionLost};
+pub use config::{Consumer, KinesisConfig};
 
 /// The plugin `kinesis`. It checks definitions; this release has no client behind it.
 pub static PLUGIN: Plugin = Plugin::new("kinesis", env!("CARGO_PKG_VERSION")).coming().with_stream(

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use headwater_core::options::{Config, Options};
 use headwater_core::plugin::{OpenContext, SourceContext};
+use headwater_core::stream::OnPositionLost;
 use headwater_core::time::ManualClock;
 use headwater_core::{ErrorKind, Registry};
 use serde_json::{Value, json};

@@ -17,7 +17,7 @@ fn context(splits: &[(&str, Progress)]) -> ReaderContext {
     ReaderContext {
         group: "project.source".into(),
         start: StartPosition::Earliest,
-        checkpoints: Arc::new(FixedCheckpoints { splits }),
+        checkpoints: Arc::new(FixedCheckpoints { splits, ..FixedCheckpoints::default() }),
         buffer_bytes: 1 << 20,
         batch_records: 100,
         refresh: Duration::from_secs(10),

@@ -99,6 +99,11 @@ fn key(view: &View, split: &SplitId) -> Bytes {
     key.into()
 }
 
+/// The key of a note. No view has an empty name, so that no checkpoint has such a key.
+fn note_key(view: &View, name: &str) -> Bytes {
+    [&[0], prefix(view).as_slice(), name.as_bytes()].concat().into()
+}
+
 /// All checkpoints of a view's generation.
 ///
 /// # Errors
@@ -203,5 +208,27 @@ impl Checkpoints for GroupCheckpoints {
             }
         }
         Ok(false)
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Bytes>> {
+        let table = checkpoints_table(&self.project.definitions.project);
+        let keys = self.views.iter().map(|view| note_key(view, name)).collect::<Vec<_>>();
+        let rows = self.project.online.get(&table, &keys).await?;
+        // Views that have come together later may have noted different things at different times; the newest stands.
+        let newest = rows.into_iter().flatten().max_by(|a, b| a.version.cmp(&b.version));
+        Ok(newest.map(|row| row.value))
+    }
+
+    async fn note(&self, notes: &[(String, Bytes)]) -> Result<()> {
+        let version = Bytes::copy_from_slice(&self.project.clock.now().max(0).to_be_bytes());
+        let row = |view: &View, (name, note): &(String, Bytes)| OnlineRow {
+            key: note_key(view, name),
+            version: version.clone(),
+            value: note.clone(),
+            expiry: None,
+        };
+        let rows = self.views.iter().flat_map(|view| notes.iter().map(|note| row(view, note))).collect();
+        self.project.online.put(&checkpoints_table(&self.project.definitions.project), rows).await?;
+        self.project.online.sync().await
     }
 }

@@ -83,7 +83,7 @@ pub(super) fn context() -> ReaderContext {
 /// A context whose checkpoints are these.
 pub(super) fn resumed<'a>(splits: impl IntoIterator<Item = (&'a str, Progress)>) -> ReaderContext {
     let splits = splits.into_iter().map(|(split, progress)| (SplitId::from(split), progress)).collect();
-    ReaderContext { checkpoints: Arc::new(FixedCheckpoints { splits }), ..context() }
+    ReaderContext { checkpoints: Arc::new(FixedCheckpoints { splits, ..FixedCheckpoints::default() }), ..context() }
 }
 
 pub(super) fn through(position: u64) -> Progress {
@@ -139,7 +139,10 @@ impl Seen {
 
     /// A context that resumes where this has come to.
     pub(super) fn resume(&self) -> ReaderContext {
-        ReaderContext { checkpoints: Arc::new(FixedCheckpoints { splits: self.progress.clone() }), ..context() }
+        ReaderContext {
+            checkpoints: Arc::new(FixedCheckpoints { splits: self.progress.clone(), ..FixedCheckpoints::default() }),
+            ..context()
+        }
     }
 }
 

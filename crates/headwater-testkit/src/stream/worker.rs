@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
 use headwater_core::stream::{
     AssignedSplit, Checkpoints, Lag, Progress, ReaderContext, StartPosition, StreamEvent, StreamReader, StreamSource,
@@ -142,15 +143,18 @@ impl Setup {
 
 /// The engine's checkpoints.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(Mutex<BTreeMap<SplitId, Progress>>);
+pub(super) struct Ledger {
+    splits: Mutex<BTreeMap<SplitId, Progress>>,
+    notes: Mutex<BTreeMap<String, Bytes>>,
+}
 
 impl Ledger {
     pub(super) fn set(&self, split: &SplitId, progress: Progress) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(split.clone(), progress);
+        self.splits.lock().unwrap_or_else(PoisonError::into_inner).insert(split.clone(), progress);
     }
 
     pub(super) fn get(&self, split: &SplitId) -> Option<Progress> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(split).cloned()
+        self.splits.lock().unwrap_or_else(PoisonError::into_inner).get(split).cloned()
     }
 }
 
@@ -161,7 +165,16 @@ impl Checkpoints for Ledger {
     }
 
     async fn started(&self) -> Result<bool> {
-        Ok(!self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+        Ok(!self.splits.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Bytes>> {
+        Ok(self.notes.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+    }
+
+    async fn note(&self, notes: &[(String, Bytes)]) -> Result<()> {
+        self.notes.lock().unwrap_or_else(PoisonError::into_inner).extend(notes.iter().cloned());
+        Ok(())
     }
 }
 

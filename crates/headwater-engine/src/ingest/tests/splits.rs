@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use headwater_core::memory::MemoryStreamSource;
-use headwater_core::stream::Progress;
+use headwater_core::stream::{Checkpoints, Progress};
 use headwater_core::{SplitId, StreamSource};
 
-use super::super::checkpoint;
+use super::super::checkpoint::{self, GroupCheckpoints};
 use super::world::*;
 use crate::ingest::{JobHandle, Replayed, dead_letters, job, replay_dead_letters};
+use crate::view::View;
 
 async fn start(world: &World, stream: &MemoryStreamSource) -> JobHandle {
     let stream: Arc<dyn StreamSource> = Arc::new(stream.clone());
@@ -104,4 +105,22 @@ async fn columns_are_cast_and_rows_that_do_not_fit_are_replayed_as_they_were() {
     );
     let done = replay_dead_letters(&project, None).await.unwrap();
     assert_eq!(done, Replayed { brought_in: 0, failed: 2, skipped: 0 });
+}
+
+#[tokio::test]
+async fn notes_are_shared_by_the_views_of_a_generation_and_are_no_checkpoints() {
+    let mut world = World::new();
+    world.views.push(Arc::new(view("other", "g1")));
+    let checkpoints = |views: &[Arc<View>]| GroupCheckpoints::new(world.project(), views.to_vec());
+    let both = checkpoints(&world.views);
+    assert_eq!(both.noted("start").await.unwrap(), None);
+    both.note(&[("start".into(), "first".into()), ("mark".into(), "a".into())]).await.unwrap();
+    both.note(&[("start".into(), "second".into())]).await.unwrap();
+    for views in [&world.views[..], &world.views[..1], &world.views[1..]] {
+        let checkpoints = checkpoints(views);
+        assert_eq!(checkpoints.noted("start").await.unwrap(), Some("second".into()));
+        assert_eq!(checkpoints.noted("mark").await.unwrap(), Some("a".into()));
+        assert!(!checkpoints.started().await.unwrap(), "a note is no checkpoint");
+    }
+    assert_eq!(checkpoints(&[Arc::new(view("other", "g2"))]).noted("start").await.unwrap(), None);
 }

@@ -136,7 +136,7 @@ async fn both_ways(files: &[(i64, usize)], batch_records: usize, stops: &[usize]
     let mut progress = BTreeMap::new();
     // Each reader is dropped after some events, and the next one resumes behind what was taken.
     for stop in stops.iter().copied().chain([usize::MAX]) {
-        let checkpoints = Arc::new(FixedCheckpoints { splits: progress.clone() });
+        let checkpoints = Arc::new(FixedCheckpoints { splits: progress.clone(), ..FixedCheckpoints::default() });
         let mut reader = source.subscribe(ReaderContext { checkpoints, batch_records, ..context() }).await.unwrap();
         for _ in 0..stop {
             let Some(event) = reader.next().await.unwrap() else { break };

@@ -8,6 +8,7 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, TimestampMicrosecondArray
 use arrow::compute::take;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
 use headwater_core::memory::MemoryStreamSource;
 use headwater_core::plugin::OpenContext;
@@ -298,6 +299,14 @@ impl Checkpoints for Told {
 
     async fn started(&self) -> Result<bool> {
         self.inner.started().await
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Bytes>> {
+        self.inner.noted(name).await
+    }
+
+    async fn note(&self, notes: &[(String, Bytes)]) -> Result<()> {
+        self.inner.note(notes).await
     }
 }
 
