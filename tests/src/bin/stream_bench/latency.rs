@@ -1,0 +1,162 @@
+//! From a record that is sent to its value that is read online, at a fixed rate.
+
+use std::time::{Duration, Instant};
+
+use headwater::FeatureStore;
+use headwater::arrow::array::AsArray;
+use headwater::arrow::datatypes::Int64Type;
+use headwater::ingest::IngestOptions;
+use headwater::store::{EntityColumns, Features};
+use headwater_core::time::{Clock, SystemClock};
+use headwater_testkit::Random;
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::Options;
+use crate::fill;
+use crate::measure::Stretch;
+use crate::project::{Driver, definitions, kafka, project};
+
+/// Nothing is probed before: connections are made, caches fill.
+const WARM_UP: Duration = Duration::from_secs(10);
+/// One record of so many is looked for.
+const EVERY: usize = 20;
+/// How long a record may stay unseen after the last was sent.
+const GRACE: Duration = Duration::from_secs(20);
+
+/// A record that is looked for: its key, its number, when it was sent.
+struct Probe {
+    key: i64,
+    number: i64,
+    sent: Instant,
+}
+
+/// What is sent, and how fast.
+#[derive(Clone, Copy)]
+pub(crate) struct Rate {
+    per_second: usize,
+    seconds: usize,
+    keys: usize,
+}
+
+pub(crate) async fn run(options: &Options) {
+    let rate = Rate {
+        per_second: options.number("rate", 1_000),
+        seconds: options.number("seconds", 40),
+        keys: options.number("keys", 100_000),
+    };
+    let (probes, found) = channel(100_000);
+    match options.text("source") {
+        "kafka" => {
+            let topic = format!("latency-{}", std::process::id());
+            fill::make(&topic, 4).await;
+            let mut client = ClientConfig::new();
+            client.set("bootstrap.servers", crate::servers());
+            client.set("linger.ms", options.number("linger-ms", 0).to_string());
+            let producer: BaseProducer = client.create().unwrap();
+            let (_folder, store) = project(&definitions(&kafka(&topic), true, true)).await;
+            let send = move |driver: &Driver| {
+                let (key, value) = (driver.id.to_string(), driver.json());
+                producer.send(BaseRecord::to(&topic).key(&key).payload(&value)).map_err(|(error, _)| error).unwrap();
+                producer.poll(Duration::ZERO);
+                if driver.trips + 1 == rate.per_second * rate.seconds {
+                    producer.flush(WARM_UP).unwrap();
+                }
+            };
+            measure("kafka", rate, &store, found, move || produce(rate, &probes, send)).await;
+        }
+        other => panic!("--source {other}"),
+    }
+}
+
+/// Sends records, each at its time, and tells of those that are looked for. Blocks its thread.
+fn produce(rate: Rate, probes: &Sender<Probe>, mut send: impl FnMut(&Driver)) {
+    let mut random = Random::new(7);
+    let begin = Instant::now();
+    let per_record = Duration::from_secs(1) / u32::try_from(rate.per_second).unwrap();
+    for number in 0..rate.per_second * rate.seconds {
+        let due = begin + per_record * u32::try_from(number).unwrap();
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        let now = SystemClock.now();
+        let id = random.below(rate.keys);
+        let sent = Instant::now();
+        send(&Driver { id, event: now, created: now, conv: 0.25, acc: 0.5, trips: number });
+        if number.is_multiple_of(EVERY) && begin.elapsed() > WARM_UP {
+            let (key, number) = (i64::try_from(id).unwrap(), i64::try_from(number).unwrap());
+            probes.blocking_send(Probe { key, number, sent }).unwrap();
+        }
+    }
+}
+
+/// Runs a job and a producer, looks for the probes, and prints how long they took.
+async fn measure(
+    name: &str,
+    rate: Rate,
+    store: &FeatureStore,
+    mut probes: Receiver<Probe>,
+    produce: impl FnOnce() + Send + 'static,
+) {
+    let mut job = store.ingest("events", IngestOptions::default()).await.unwrap();
+    // The job has its splits before anything is sent.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let producing = std::thread::spawn(produce);
+    let (mut open, mut took, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+    let stretch = Stretch::begin();
+    let mut finished: Option<Instant> = None;
+    loop {
+        while let Ok(probe) = probes.try_recv() {
+            open.push(probe);
+        }
+        let mut waiting = Vec::new();
+        for probe in open {
+            let begin = Instant::now();
+            let seen = trips(store, probe.key).await.is_some_and(|seen| seen >= probe.number);
+            reads.push(begin.elapsed());
+            if seen {
+                took.push(probe.sent.elapsed());
+            } else {
+                waiting.push(probe);
+            }
+        }
+        open = waiting;
+        if producing.is_finished() {
+            let since = finished.get_or_insert_with(Instant::now);
+            if (open.is_empty() && probes.is_empty()) || since.elapsed() > GRACE {
+                break;
+            }
+        }
+        tokio::time::sleep(Duration::from_micros(200)).await;
+    }
+    let cost = stretch.end();
+    job.stop().await.unwrap();
+    producing.join().unwrap();
+    took.sort_unstable();
+    reads.sort_unstable();
+    let at = |times: &[Duration], percent: usize| {
+        times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+    };
+    let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    println!(
+        "{{\"what\":\"latency\",\"source\":\"{name}\",\"rate\":{},\"probes\":{},\"unseen\":{},\"p50_ms\":{:.2},\"p90_ms\":{:.2},\"p99_ms\":{:.2},\"max_ms\":{:.1},\"read_p50_us\":{:.0},\"read_p99_us\":{:.0},\"cpu_s_per_s\":{:.2}}}",
+        rate.per_second,
+        took.len(),
+        open.len(),
+        millis(at(&took, 50)),
+        millis(at(&took, 90)),
+        millis(at(&took, 99)),
+        millis(at(&took, 100)),
+        millis(at(&reads, 50)) * 1e3,
+        millis(at(&reads, 99)) * 1e3,
+        cost.cpu / cost.wall
+    );
+}
+
+/// The number of the newest record of a driver, as it is served.
+async fn trips(store: &FeatureStore, driver: i64) -> Option<i64> {
+    let drivers = EntityColumns::default().column("driver_id", [driver]);
+    let answer = store.get_online_features(Features::names(["drivers:avg_daily_trips"]), drivers, false).await.unwrap();
+    let rows = answer.to_record_batch().unwrap();
+    let trips = rows.column_by_name("avg_daily_trips")?.as_primitive_opt::<Int64Type>()?;
+    trips.iter().next().flatten()
+}

@@ -1,0 +1,74 @@
+//! Benchmarks of streams, run by hand; each prints one line of JSON. See `tests/README.md`.
+
+// A benchmark ends at the first thing that goes wrong.
+#![allow(clippy::unwrap_used)]
+
+mod fill;
+mod latency;
+mod measure;
+mod project;
+mod source;
+mod throughput;
+
+use std::collections::BTreeMap;
+
+const USAGE: &str = "\
+Usage: stream-bench WHAT [--OPTION VALUE …]
+
+  fill        --topic T [--records 2000000] [--keys 100000] [--partitions 4] [--seed 1]
+              makes a topic of driver records, 176 bytes of JSON each, event times over a day, 1 % of them late
+  throughput  --topic T       from the topic to both stores, newest value per key
+  source      --topic T       the path of records to columns, without stores, beside a bare consumer loop and arrow-json
+  latency     --source kafka [--rate 1000] [--seconds 40] [--keys 100000] [--linger-ms 0]
+              from a record that is sent to its value that is read online
+
+Kafka is that of KAFKA_BOOTSTRAP_SERVERS; `cargo xtask servers` starts one.
+";
+
+/// The options of a command line.
+pub(crate) struct Options(BTreeMap<String, String>);
+
+impl Options {
+    fn read(mut words: impl Iterator<Item = String>) -> Option<Self> {
+        let mut options = BTreeMap::new();
+        while let Some(name) = words.next() {
+            options.insert(name.strip_prefix("--")?.to_owned(), words.next()?);
+        }
+        Some(Self(options))
+    }
+
+    /// A number, or what it is without the option.
+    pub(crate) fn number(&self, name: &str, default: usize) -> usize {
+        self.0.get(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("--{name} {value}")))
+    }
+
+    /// A text that has to be given.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.0.get(name).unwrap_or_else(|| panic!("--{name} is missing"))
+    }
+}
+
+/// The brokers.
+pub(crate) fn servers() -> String {
+    std::env::var("KAFKA_BOOTSTRAP_SERVERS").unwrap_or_else(|_| panic!("KAFKA_BOOTSTRAP_SERVERS is not set"))
+}
+
+fn main() {
+    let mut words = std::env::args().skip(1);
+    let what = words.next().unwrap_or_default();
+    let Some(options) = Options::read(words) else {
+        eprint!("{USAGE}");
+        std::process::exit(2);
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    match what.as_str() {
+        "fill" => runtime.block_on(fill::run(&options)),
+        "throughput" => runtime.block_on(throughput::run(&options)),
+        "source" => source::run(&options, &runtime),
+        "latency" => runtime.block_on(latency::run(&options)),
+        _ => {
+            eprint!("{USAGE}");
+            std::process::exit(2);
+        }
+    }
+}
