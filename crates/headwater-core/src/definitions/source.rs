@@ -16,7 +16,7 @@ pub struct RecordFormat {
     /// `json`, `avro` or `protobuf`.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The columns as Spark DDL (json), the reader's schema (avro).
+    /// The columns as Spark DDL (json), the reader's schema as Avro's JSON (avro).
     #[serde(default)]
     pub schema: Option<String>,
     /// The unit of numeric times in JSON: `s`, `ms` or `us`; text is RFC 3339 in any case.
@@ -33,9 +33,9 @@ impl RecordFormat {
         Self { kind: "json".into(), schema: Some(ddl.into()), timestamp_unit: None, options: BTreeMap::new() }
     }
 
-    /// Avro, read with this schema (Avro's JSON); `None` = the writer's.
-    pub fn avro(schema: Option<String>) -> Self {
-        Self { kind: "avro".into(), schema, timestamp_unit: None, options: BTreeMap::new() }
+    /// Avro, read with this schema: a record in Avro's JSON. Without a schema registry it is the writers' too.
+    pub fn avro(schema: impl Into<String>) -> Self {
+        Self { kind: "avro".into(), schema: Some(schema.into()), timestamp_unit: None, options: BTreeMap::new() }
     }
 
     /// Protobuf messages of the type `message`, described by the descriptor set file `descriptor_set`.

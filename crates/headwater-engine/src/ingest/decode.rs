@@ -6,10 +6,16 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, UInt32Arr
 use arrow::compute::take;
 use arrow::datatypes::{Field, Fields, Schema, SchemaRef, TimeUnit};
 use headwater_core::definitions::{Definitions, Source, SourceKind};
-use headwater_core::stream::{Payload, StreamBatch};
+use headwater_core::stream::{Payload, SchemaRegistry, StreamBatch};
 use headwater_core::{Error, Result};
 
+#[cfg(feature = "avro")]
+use super::avro::{AvroDecoder, AvroRows};
+use super::cells::Columns;
+use super::formats;
 use super::json::JsonDecoder;
+#[cfg(feature = "protobuf")]
+use super::protobuf::ProtobufDecoder;
 use crate::cast::{Failure, cast_batch, parse_unit, without};
 use crate::store::field_mapping;
 
@@ -20,8 +26,25 @@ pub(crate) struct Decoder {
     input: SchemaRef,
     /// The columns of a record under the source's own names, in order of `input`.
     columns: Fields,
-    json: Option<JsonDecoder>,
+    format: Option<Format>,
     unit: Option<TimeUnit>,
+}
+
+/// How records are encoded.
+#[derive(Debug)]
+enum Format {
+    Json(JsonDecoder),
+    #[cfg(feature = "avro")]
+    Avro(AvroDecoder),
+    #[cfg(feature = "protobuf")]
+    Protobuf(ProtobufDecoder),
+}
+
+/// The writers' schemas that a batch needs, where its records name them.
+#[derive(Debug, Default)]
+pub(crate) struct Writers {
+    #[cfg(feature = "avro")]
+    avro: super::avro::Writers,
 }
 
 /// The rows of a batch that could be decoded.
@@ -48,11 +71,18 @@ impl Decoded {
 }
 
 impl Decoder {
-    /// A decoder of `source`'s records to `input`. Its columns that begin with `__` come beside the record.
+    /// A decoder of `source`'s records to `input`. Its columns that begin with `__` come beside the record. With a
+    /// `registry` records are framed.
     ///
     /// # Errors
-    /// `Unsupported` for a format that this build does not decode, `Invalid` for a wrong `timestamp_unit`.
-    pub(crate) fn new(definitions: &Definitions, source: &Source, input: &SchemaRef) -> Result<Self> {
+    /// `Unsupported` for a format that this build does not decode, `Invalid` for a wrong `timestamp_unit` or schema; those
+    /// of reading a descriptor set.
+    pub(crate) fn new(
+        definitions: &Definitions,
+        source: &Source,
+        registry: Option<Arc<dyn SchemaRegistry>>,
+        input: &SchemaRef,
+    ) -> Result<Self> {
         let format = match &source.kind {
             SourceKind::Stream(settings) => settings.record_format.as_ref(),
             _ => None,
@@ -65,17 +95,21 @@ impl Decoder {
         let columns = input.fields().iter().filter(|field| !field.name().starts_with("__"));
         let columns: Fields = columns.map(|field| field.as_ref().clone().with_name(own_name(field.name()))).collect();
         let unit = format.and_then(|format| format.timestamp_unit.as_deref()).map(parse_unit).transpose()?;
-        let json = match format {
+        let format = match format {
             None => None,
-            Some(format) if format.kind == "json" => Some(JsonDecoder::new(columns.clone(), unit)?),
-            Some(format) => {
-                return Err(Error::unsupported(format!(
-                    "source `{}`: record format `{}` is not decoded by this release; `json` is",
-                    source.name, format.kind
-                )));
-            }
+            Some(format) => Some(match format.kind.as_str() {
+                "json" => Format::Json(JsonDecoder::new(columns.clone(), unit, registry.is_some())?),
+                #[cfg(feature = "avro")]
+                "avro" => Format::Avro(AvroDecoder::new(format.schema.as_deref().unwrap_or_default(), registry)?),
+                #[cfg(feature = "protobuf")]
+                "protobuf" => {
+                    let folder = &definitions.base_dir;
+                    Format::Protobuf(ProtobufDecoder::new(columns.clone(), format, folder, registry.is_some())?)
+                }
+                other => return Err(formats::missing(other)),
+            }),
         };
-        Ok(Self { input: Arc::clone(input), columns, json, unit })
+        Ok(Self { input: Arc::clone(input), columns, format, unit })
     }
 
     /// What numbers count where they stand for times.
@@ -83,18 +117,40 @@ impl Decoder {
         self.unit
     }
 
+    /// The writers' schemas that a batch needs, if they are at hand; otherwise they have to be asked for.
+    pub(crate) fn writers(&self, batch: &StreamBatch) -> Option<Writers> {
+        match (&self.format, &batch.payload) {
+            #[cfg(feature = "avro")]
+            (Some(Format::Avro(avro)), Payload::Encoded(records)) => avro.writers(records).map(|avro| Writers { avro }),
+            _ => Some(Writers::default()),
+        }
+    }
+
+    /// Asks the schema registry for what a batch needs.
+    ///
+    /// # Errors
+    /// The registry's. A schema that it does not know is no error: the records that name it fail.
+    #[cfg_attr(not(feature = "avro"), allow(clippy::unused_async))] // There is nobody to ask.
+    pub(crate) async fn ask(&self, batch: &StreamBatch) -> Result<Writers> {
+        match (&self.format, &batch.payload) {
+            #[cfg(feature = "avro")]
+            (Some(Format::Avro(avro)), Payload::Encoded(records)) => Ok(Writers { avro: avro.ask(records).await? }),
+            _ => Ok(Writers::default()),
+        }
+    }
+
     /// Decodes a batch.
     ///
     /// # Errors
     /// `Invalid` where the source hands over bytes and no format says how to read them. Bad records are no error.
-    pub(crate) fn decode(&self, batch: &StreamBatch) -> Result<Decoded> {
+    pub(crate) fn decode(&self, batch: &StreamBatch, writers: &Writers) -> Result<Decoded> {
         let rows = batch.payload.len();
         let (mut columns, mut failures, tombstones) = match &batch.payload {
             Payload::Encoded(records) => {
-                let json = self.json.as_ref().ok_or_else(|| {
+                let format = self.format.as_ref().ok_or_else(|| {
                     Error::invalid("the stream's records are encoded: its source needs a `record_format`")
                 })?;
-                let decoded = json.decode(records)?;
+                let decoded = self.decode_records(format, records, writers)?;
                 (decoded.columns, decoded.failures, nulls(records))
             }
             Payload::Rows(rows) => {
@@ -117,6 +173,55 @@ impl Decoder {
         let (rows, records) = without(columns, &self.input, rows, &failures)?;
         failures.retain(|failure| !failure.reason.is_empty());
         Ok(Decoded { rows, records, failures, tombstones })
+    }
+
+    #[cfg_attr(not(feature = "avro"), allow(unused_variables))]
+    fn decode_records(&self, format: &Format, records: &BinaryArray, writers: &Writers) -> Result<Columns> {
+        match format {
+            Format::Json(json) => json.decode(records),
+            #[cfg(feature = "protobuf")]
+            Format::Protobuf(protobuf) => protobuf.decode(records),
+            #[cfg(feature = "avro")]
+            Format::Avro(avro) => {
+                let (pieces, failures) = avro.decode(records, &writers.avro)?;
+                self.put_together(pieces, failures, records.len())
+            }
+        }
+    }
+
+    /// Rows of several writers, in order of their records, with a row of nulls for each record that gave none.
+    #[cfg(feature = "avro")]
+    fn put_together(&self, pieces: Vec<AvroRows>, mut failures: Vec<Failure>, records: usize) -> Result<Columns> {
+        let mut parts = Vec::with_capacity(pieces.len());
+        let mut places: Vec<Option<u32>> = vec![None; records];
+        let mut next = 0;
+        for piece in pieces {
+            let (columns, misfits) = self.cast(&piece.rows)?;
+            let record = |row: usize| piece.records.get(row).copied().unwrap_or(row);
+            failures.extend(misfits.into_iter().map(|fault| Failure { row: record(fault.row), reason: fault.reason }));
+            for record in &piece.records {
+                if let Some(place) = places.get_mut(*record) {
+                    *place = Some(next);
+                }
+                next += 1;
+            }
+            parts.push(columns);
+        }
+        failures.sort_by_key(|failure| failure.row);
+        let in_order = places.iter().zip(0..).all(|(place, row)| *place == Some(row));
+        let places = UInt32Array::from(places);
+        let column = |index: usize| -> Result<ArrayRef> {
+            let field = self.columns.get(index).ok_or_else(|| Error::unexpected("a column is missing"))?;
+            let parts = parts.iter().filter_map(|columns| columns.get(index));
+            let parts = parts.map(|column| column.as_ref()).collect::<Vec<_>>();
+            let all = match parts.as_slice() {
+                [] => return Ok(new_null_array(field.data_type(), records)),
+                parts => arrow::compute::concat(parts)?,
+            };
+            Ok(if in_order { all } else { take(&all, &places, None)? })
+        };
+        let columns = (0..self.columns.len()).map(column).collect::<Result<_>>()?;
+        Ok(Columns { columns, failures })
     }
 
     /// Columns as the source has them to columns as they were declared. A column that this batch lacks is null.

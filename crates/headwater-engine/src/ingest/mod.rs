@@ -21,12 +21,19 @@
 //! The views of a source are read by one reader. Views that do not serve yet (new ones, new generations) are read by one
 //! of their own, so that those that serve stay fresh, and join it when they have caught up.
 
+#[cfg(feature = "avro")]
+mod avro;
+mod cells;
 mod checkpoint;
 mod dead;
 mod decode;
+pub(crate) mod formats;
+mod framing;
 mod job;
 mod json;
 mod lane;
+#[cfg(feature = "protobuf")]
+mod protobuf;
 mod replay;
 mod retry;
 mod sink;

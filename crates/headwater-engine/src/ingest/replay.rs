@@ -118,7 +118,8 @@ async fn replay_view(
     };
     let input = view.stream.as_ref().map(|stream| Arc::clone(&stream.input));
     let input = input.ok_or_else(|| Error::invalid(format!("view `{}` has no stream", view.name)))?;
-    let decoder = Arc::new(Decoder::new(&project.definitions, definition, &input)?);
+    let registry = project.stream_source(source)?.schemas();
+    let decoder = Arc::new(Decoder::new(&project.definitions, definition, registry, &input)?);
     let skew = Some(settings.max_future_skew.0);
 
     let board = Board::new(source, "", project.clock.now());
@@ -132,7 +133,8 @@ async fn replay_view(
         let count = rest.len() - after.len();
         let (views, decoder, source, now) =
             ([Arc::clone(view)], Arc::clone(&decoder), source.to_owned(), project.clock.now());
-        let mut prepared = blocking(move || prepare(&source, &decoder, &views, skew, now, chunk)).await?;
+        let writers = decoder.ask(&chunk).await?;
+        let mut prepared = blocking(move || prepare(&source, &decoder, &writers, &views, skew, now, chunk)).await?;
         let mut failed = BTreeSet::new();
         for part in &mut prepared.parts {
             // They have their dead letters already.

@@ -22,17 +22,16 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch}
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
-use super::Tuning;
 use super::checkpoint::GroupCheckpoints;
 use super::dead::Undertaker;
-use super::decode::{Decoder, pick};
+use super::decode::{Decoder, Writers, pick};
 use super::lane::{Lane, Part, Piece};
 use super::retry::retry;
 use super::sink::{Prepared, Sink};
 use super::status::Board;
 use super::targets::Targets;
 use super::transform::to_view;
-use super::windows;
+use super::{Tuning, blocking, windows};
 use crate::project::Project;
 use crate::rows::Serving;
 use crate::view::View;
@@ -216,12 +215,13 @@ async fn serve(group: &Group) -> Result<()> {
 pub(super) fn prepare(
     source: &str,
     decoder: &Decoder,
+    writers: &Writers,
     views: &[Arc<View>],
     skew: Option<Micros>,
     now: Micros,
     batch: StreamBatch,
 ) -> Result<Prepared> {
-    let decoded = decoder.decode(&batch)?;
+    let decoded = decoder.decode(&batch, writers)?;
     let mut parts = Vec::with_capacity(views.len());
     for view in views {
         let done = to_view(view, &decoded.rows, decoder.unit(), skew)?;
@@ -312,11 +312,21 @@ impl Reading<'_> {
 
     fn prepare(&self, preparing: &mut JoinSet<Result<Prepared>>, batch: StreamBatch) {
         let group = Arc::clone(self.group);
-        preparing.spawn_blocking(move || {
-            let now = group.project.clock.now();
-            let skew = Some(group.settings.max_future_skew.0);
-            prepare(&group.source, &group.decoder, &group.views, skew, now, batch)
-        });
+        let make = |group: Arc<Group>, writers: Writers, batch: StreamBatch| {
+            move || {
+                let now = group.project.clock.now();
+                let skew = Some(group.settings.max_future_skew.0);
+                prepare(&group.source, &group.decoder, &writers, &group.views, skew, now, batch)
+            }
+        };
+        match group.decoder.writers(&batch) {
+            Some(writers) => preparing.spawn_blocking(make(group, writers, batch)),
+            None => preparing.spawn(async move {
+                let ask = || group.decoder.ask(&batch);
+                let (writers, _) = retry("schema registry", group.tuning.pauses(), &group.board, ask).await?;
+                blocking(make(group, writers, batch)).await
+            }),
+        };
     }
 
     /// Waits for room in the queue, and meanwhile goes on telling the source what is done. False when told to stop.

@@ -236,10 +236,13 @@ fn check_format(format: &RecordFormat, place: &Place<'_>, faults: &mut Faults) -
         }
         "avro" => {
             let at = place.key("schema");
-            if let Some(text) = &format.schema
-                && let Err(error) = serde_json::from_str::<serde_json::Value>(text)
-            {
-                faults.add(&at, format!("an Avro schema is JSON: {error}"), None);
+            match &format.schema {
+                Some(text) => {
+                    if let Err(error) = serde_json::from_str::<serde_json::Value>(text) {
+                        faults.add(&at, format!("an Avro schema is JSON: {error}"), None);
+                    }
+                }
+                None => faults.add(&at, missing("schema", "the reader's schema, a record in Avro's JSON"), None),
             }
         }
         "protobuf" => {

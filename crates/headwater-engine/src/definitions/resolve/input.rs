@@ -12,6 +12,7 @@ use headwater_core::{Error, ErrorKind, Result};
 use super::parts::type_name;
 use super::{Effective, Resolver};
 use crate::definitions::ddl;
+use crate::ingest::formats;
 use crate::project::source_config;
 use crate::view::View;
 
@@ -89,10 +90,13 @@ async fn stream_columns(
             (renamed(&schema, effective)?, notes(&schema, effective, true))
         }
         (true, Some(format)) => {
-            return Err(Error::unsupported(format!(
-                "records in the format `{}` cannot be decoded by this release; `json` can",
-                format.kind
-            )));
+            let described = formats::describe(format, &resolver.definitions.base_dir)?;
+            identity.push_str(&described.identity);
+            let mut notes = notes(&described.schema, effective, true);
+            for (field, more) in described.schema.fields().iter().zip(&described.notes) {
+                notes.entry(effective.renamed_owned(field.name())).or_default().push_str(more);
+            }
+            (renamed(&described.schema, effective)?, notes)
         }
         (true, None) => {
             return Err(Error::invalid(format!(

@@ -10,7 +10,7 @@ use crate::ingest::json::JsonDecoder;
 /// Decodes one value of a column `x` and shows it, or why it failed.
 fn check(data_type: &DataType, value: &str, expected: &str) {
     let fields = Fields::from(vec![Field::new("x", data_type.clone(), true)]);
-    let decoder = JsonDecoder::new(fields, Some(TimeUnit::Millisecond)).unwrap();
+    let decoder = JsonDecoder::new(fields, Some(TimeUnit::Millisecond), false).unwrap();
     let record = format!(r#"{{"y": 1, "x": {value}, "z": null}}"#);
     let good = br#"{"x": null}"#;
     let decoded = decoder.decode(&BinaryArray::from(vec![good.as_slice(), record.as_bytes(), good])).unwrap();
@@ -81,7 +81,7 @@ fn values_go_into_columns_without_loss_or_not_at_all() {
 #[test]
 fn numbers_are_times_only_with_a_unit() {
     let fields = Fields::from(vec![Field::new("t", timestamp_type(), true)]);
-    let decoder = JsonDecoder::new(fields, None).unwrap();
+    let decoder = JsonDecoder::new(fields, None, false).unwrap();
     let decoded = decoder.decode(&BinaryArray::from(vec![br#"{"t": 5}"#.as_slice()])).unwrap();
     assert_eq!(
         decoded.failures[0].reason,
@@ -99,7 +99,7 @@ fn maps_columns_and_missing_keys_find_their_place() {
         Field::new("a", DataType::Int64, true),
         Field::new("needed", DataType::Int64, false),
     ]);
-    let decoder = JsonDecoder::new(fields.clone(), None).unwrap();
+    let decoder = JsonDecoder::new(fields.clone(), None, false).unwrap();
     let records = [
         r#"{"needed": 1, "m": {"x": 1, "y": null}}"#,
         r#"{"a": 1, "a": 2, "needed": 2, "m": {}}"#,
@@ -121,8 +121,8 @@ fn maps_columns_and_missing_keys_find_their_place() {
 #[test]
 fn types_that_json_does_not_reach_are_refused() {
     let fields = Fields::from(vec![Field::new("x", DataType::Duration(TimeUnit::Second), true)]);
-    let error = JsonDecoder::new(fields, None).unwrap_err();
-    assert!(error.to_string().contains("column `x`: JSON is not decoded to type"), "{error}");
+    let error = JsonDecoder::new(fields, None, false).unwrap_err();
+    assert!(error.to_string().contains("column `x`: records are not decoded to type"), "{error}");
 }
 
 /// No bytes make the decoder panic, and it gives a row for each.
@@ -132,7 +132,7 @@ fn any_bytes_are_decoded_or_refused() {
         Field::new("a", DataType::Int64, true),
         Field::new("b", DataType::List(Arc::new(Field::new("item", DataType::Utf8, true))), true),
     ]);
-    let decoder = JsonDecoder::new(fields, None).unwrap();
+    let decoder = JsonDecoder::new(fields, None, false).unwrap();
     for seed in headwater_testkit::seeds(300) {
         let mut random = headwater_testkit::Random::new(seed);
         let mut record = br#"{"a": 12, "b": ["x", null, "\u0041"], "c": {"d": [1e5, true]}}"#.to_vec();

@@ -6,6 +6,10 @@ mod delivery;
 mod faults;
 mod generations;
 mod json;
+#[cfg(any(feature = "avro", feature = "protobuf"))]
+pub(super) mod records;
+#[cfg(feature = "avro")]
+mod schemas;
 mod splits;
 mod status;
 mod world;

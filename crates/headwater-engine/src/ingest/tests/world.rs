@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{
     DataType, Field as ArrowField, Float64Type, Int64Type, Schema, SchemaRef, TimestampMicrosecondType,
 };
@@ -16,13 +16,14 @@ use headwater_core::definitions::{
     Definitions, Field, RecordFormat, Source, StreamSettings, ValueType, timestamp_type,
 };
 use headwater_core::memory::{MemoryOfflineStore, MemoryOnlineStore};
+use headwater_core::plugin::Role;
 use headwater_core::stream::{
-    AssignedSplit, Lag, METADATA_TIMESTAMP, Payload, Progress, ReaderContext, SplitInfo, StreamBatch,
-    StreamCapabilities, StreamEvent, StreamReader, StreamSource,
+    AssignedSplit, Lag, METADATA_KEY, METADATA_TIMESTAMP, Payload, Progress, ReaderContext, SchemaRegistry, SplitInfo,
+    StreamBatch, StreamCapabilities, StreamEvent, StreamReader, StreamSource,
 };
 use headwater_core::time::ManualClock;
 use headwater_core::transform::{Identity, PlannedTransform, Transform};
-use headwater_core::{OfflineStore, OnlineStore, Position, Registry, Result, SplitId};
+use headwater_core::{OfflineStore, OnlineStore, Plugin, Position, Registry, Result, SplitId};
 use headwater_testkit::Random;
 use tokio::sync::Notify;
 
@@ -84,10 +85,20 @@ pub(super) struct Script {
     pub(super) seed: u64,
 }
 
-/// A stream in memory: records with their stored time, by split. Positions count from 1.
+/// A record of a [`TestStream`], with the time that is stored with it.
+#[derive(Debug, Clone)]
+pub(super) struct TestRecord {
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) value: Option<Vec<u8>>,
+    pub(super) stored: i64,
+}
+
+/// A stream in memory, by split. Positions count from 1.
 #[derive(Debug, Clone, Default)]
 pub(super) struct TestStream {
-    pub(super) splits: Arc<Mutex<BTreeMap<SplitId, Vec<(Option<String>, i64)>>>>,
+    pub(super) splits: Arc<Mutex<BTreeMap<SplitId, Vec<TestRecord>>>>,
+    pub(super) registry: Option<Arc<dyn SchemaRegistry>>,
+    pub(super) deletes: bool,
     pub(super) script: Arc<Mutex<Script>>,
     pub(super) stalled: Arc<Notify>,
     pub(super) committed: Arc<Mutex<BTreeMap<SplitId, Progress>>>,
@@ -97,12 +108,16 @@ pub(super) struct TestStream {
 }
 
 impl TestStream {
-    pub(super) fn add(&self, split: &str, record: impl Into<String>) {
-        self.add_at(split, Some(record.into()), NOW);
+    pub(super) fn add(&self, split: &str, record: impl Into<Vec<u8>>) {
+        self.add_at(split, Some(record), NOW);
     }
 
-    pub(super) fn add_at(&self, split: &str, record: Option<String>, stored: i64) {
-        self.splits.lock().unwrap().entry(SplitId::from(split)).or_default().push((record, stored));
+    pub(super) fn add_at(&self, split: &str, value: Option<impl Into<Vec<u8>>>, stored: i64) {
+        self.add_record(split, TestRecord { key: None, value: value.map(Into::into), stored });
+    }
+
+    pub(super) fn add_record(&self, split: &str, record: TestRecord) {
+        self.splits.lock().unwrap().entry(SplitId::from(split)).or_default().push(record);
         self.more.notify_one();
     }
 
@@ -127,7 +142,10 @@ pub(super) fn record(id: i64, ts: i64, created: Option<i64>, value: f64) -> Stri
 #[async_trait]
 impl StreamSource for TestStream {
     fn capabilities(&self) -> StreamCapabilities {
-        let metadata = Schema::new(vec![ArrowField::new(METADATA_TIMESTAMP, timestamp_type(), true)]);
+        let metadata = Schema::new(vec![
+            ArrowField::new(METADATA_TIMESTAMP, timestamp_type(), true),
+            ArrowField::new(METADATA_KEY, DataType::Binary, true),
+        ]);
         StreamCapabilities {
             bounded: !self.script.lock().unwrap().follow,
             splits_end: false,
@@ -139,6 +157,14 @@ impl StreamSource for TestStream {
 
     fn identity(&self) -> String {
         "test".into()
+    }
+
+    fn schemas(&self) -> Option<Arc<dyn SchemaRegistry>> {
+        self.registry.clone()
+    }
+
+    fn deletes(&self) -> bool {
+        self.deletes
     }
 
     async fn schema(&self) -> Result<Option<SchemaRef>> {
@@ -228,16 +254,24 @@ impl StreamReader for TestReader {
                     }
                     let most = self.context.batch_records.min(records.len() - from);
                     let to = (from + 1 + self.random.below(most)).min(records.len());
-                    let values = records[from..to].iter().map(|(value, _)| value.as_ref().map(String::as_bytes));
-                    let stored = TimestampMicrosecondArray::from_iter_values(records[from..to].iter().map(|r| r.1));
-                    let stored: arrow::array::ArrayRef = Arc::new(stored.with_timezone("UTC"));
+                    let values = records[from..to].iter().map(|record| record.value.as_deref());
+                    let keys: BinaryArray = records[from..to].iter().map(|record| record.key.as_deref()).collect();
+                    let stored = records[from..to].iter().map(|record| record.stored);
+                    let stored = TimestampMicrosecondArray::from_iter_values(stored).with_timezone("UTC");
+                    let metadata: [(_, ArrayRef); 2] =
+                        [(METADATA_TIMESTAMP, Arc::new(stored)), (METADATA_KEY, Arc::new(keys))];
                     let positions = (from..to).map(|index| (index as u64 + 1).to_be_bytes());
                     let next = self.next.get_mut(&split).unwrap();
                     *next = (*next).max(to);
                     Some(StreamBatch {
                         payload: Payload::Encoded(values.collect::<BinaryArray>()),
                         positions: BinaryArray::from_iter_values(positions),
-                        metadata: Some(RecordBatch::try_from_iter([(METADATA_TIMESTAMP, stored)]).unwrap()),
+                        metadata: Some(
+                            RecordBatch::try_from_iter_with_nullable(
+                                metadata.map(|(name, column)| (name, column, true)),
+                            )
+                            .unwrap(),
+                        ),
                         through: Position::from_u64(to as u64),
                         lag: Some(Lag { records: Some((records.len() - to) as u64), ..Lag::default() }),
                         split,
@@ -265,6 +299,15 @@ impl StreamReader for TestReader {
         Ok(())
     }
 }
+
+headwater_core::options! {
+    /// No options.
+    struct NoOptions {}
+}
+
+/// What the source of [`World`] opens for whoever does not read it: a stream without records.
+static PLUGIN: Plugin =
+    Plugin::new("test", "1").with_stream(Role::new::<NoOptions>(|_, _| Ok(Arc::new(TestStream::default()))));
 
 /// A row as tests compare it: split, position, id, event time, value.
 pub(super) type LogRow = (String, u64, i64, i64, Option<u64>);
@@ -314,7 +357,7 @@ impl World {
     pub(super) fn project(&self) -> Arc<Project> {
         Arc::new(Project {
             definitions: self.definitions.clone(),
-            registry: Registry::empty(),
+            registry: Registry::empty().with(&PLUGIN).unwrap(),
             clock: Arc::<ManualClock>::clone(&self.clock),
             online: Arc::clone(&self.online),
             offline: Arc::clone(&self.offline),

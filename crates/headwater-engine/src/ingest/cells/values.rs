@@ -1,4 +1,4 @@
-//! Single JSON values to the types of columns, without loss.
+//! Single values to the types of columns, without loss.
 
 use std::borrow::Cow;
 
@@ -15,6 +15,10 @@ pub(super) fn misfit(cell: &Cell<'_>, to: &str) -> String {
         Cell::Int(value) => value.to_string(),
         Cell::Big(value) => value.to_string(),
         Cell::Float(value) => value.to_string(),
+        #[cfg(feature = "protobuf")]
+        Cell::Bytes(_) => return format!("bytes are not {to}"),
+        #[cfg(feature = "protobuf")]
+        Cell::Time(_) => return format!("a time is not {to}"),
         Cell::Text(text) => return format!("text `{}` does not go into {to} without loss", shorten(text)),
         Cell::List(_) => return format!("a list is not {to}"),
         Cell::Object(_) => return format!("an object is not {to}"),
@@ -77,6 +81,8 @@ pub(super) fn time(cell: &Cell<'_>, unit: Option<TimeUnit>) -> Result<i64, Strin
         Cell::Text(text) => return parse_time(text),
         Cell::Int(value) => value.to_string(),
         Cell::Big(value) => value.to_string(),
+        #[cfg(feature = "protobuf")]
+        Cell::Time(micros) => return Ok(*micros),
         // The shortest decimal that reads back as the same float is the one that was written.
         Cell::Float(value) => value.to_string(),
         _ => return Err(misfit(cell, "a time")),
@@ -134,8 +140,17 @@ pub(super) fn decimal(cell: &Cell<'_>, precision: u8, scale: i8) -> Result<i128,
     Ok(if negative { -value } else { value })
 }
 
+pub(super) fn binary<'c>(cell: &'c Cell<'_>) -> Result<Cow<'c, [u8]>, String> {
+    match cell {
+        #[cfg(feature = "protobuf")]
+        Cell::Bytes(bytes) => Ok(Cow::Borrowed(bytes)),
+        Cell::Text(text) => base64(text).map(Cow::Owned).ok_or_else(|| misfit(cell, "bytes (base64)")),
+        _ => Err(misfit(cell, "bytes (base64)")),
+    }
+}
+
 /// Standard base64, padded or not.
-pub(super) fn base64(text: &str) -> Option<Vec<u8>> {
+fn base64(text: &str) -> Option<Vec<u8>> {
     let digits = text.trim_end_matches('=').as_bytes();
     let mut out = Vec::with_capacity(digits.len() * 3 / 4);
     for chunk in digits.chunks(4) {

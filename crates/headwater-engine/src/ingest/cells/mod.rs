@@ -1,108 +1,27 @@
-//! JSON records into columns.
+//! Values of records into columns.
 //!
-//! Each record stands alone: one that is no JSON object, or has a value that does not go into its column without loss,
-//! fails with its reason and costs the others nothing. Unknown keys are skipped, missing ones are null, of repeated ones
-//! the last counts.
+//! A record is a list of cells, one for each column; a cell goes into its column without loss, or its record fails.
 
 mod values;
 
 use std::borrow::Cow;
-use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder,
-    Float64Builder, Int8Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, MapArray, StringBuilder,
-    StructArray, TimestampMicrosecondBuilder,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Date32Builder, Decimal128Builder, Float32Builder, Float64Builder,
+    Int8Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, MapArray, StringBuilder, StructArray,
+    TimestampMicrosecondBuilder,
 };
 use arrow::buffer::{NullBuffer, OffsetBuffer};
 use arrow::datatypes::{DataType, FieldRef, Fields, TimeUnit};
 use headwater_core::{Error, Result};
-use rustc_hash::FxHashMap;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use self::values::{base64, boolean, date, decimal, float, integer, misfit, text, time};
+use self::values::{binary, boolean, date, decimal, float, integer, misfit, text, time};
 use crate::cast::{Failure, shorten};
 
-/// Decodes records to these columns.
-#[derive(Debug, Clone)]
-pub(super) struct JsonDecoder {
-    fields: Fields,
-    places: FxHashMap<String, usize>,
-    unit: Option<TimeUnit>,
-}
-
-/// What was decoded: one row for each record, also for those that failed.
+/// A value of a record.
 #[derive(Debug)]
-pub(super) struct JsonColumns {
-    /// The columns, in order of the fields.
-    pub(super) columns: Vec<ArrayRef>,
-    /// The records that failed, ascending.
-    pub(super) failures: Vec<Failure>,
-}
-
-impl JsonDecoder {
-    /// A decoder for objects with these keys. `unit` is what numeric times count.
-    ///
-    /// # Errors
-    /// `Unsupported` for a type that JSON is not read to.
-    pub(super) fn new(fields: Fields, unit: Option<TimeUnit>) -> Result<Self> {
-        for field in &fields {
-            Column::new(field, 0)?;
-        }
-        let places = fields.iter().enumerate().map(|(place, field)| (field.name().clone(), place)).collect();
-        Ok(Self { fields, places, unit })
-    }
-
-    /// Decodes all records. Null ones become rows of nulls, and are the caller's to drop.
-    ///
-    /// # Errors
-    /// Those of Arrow where columns outgrow it.
-    pub(super) fn decode(&self, records: &BinaryArray) -> Result<JsonColumns> {
-        let mut columns =
-            self.fields.iter().map(|field| Column::new(field, records.len())).collect::<Result<Vec<_>>>()?;
-        let mut failures = Vec::new();
-        let mut cells: Vec<Cell<'_>> = Vec::with_capacity(self.fields.len());
-        for (row, record) in records.iter().enumerate() {
-            cells.clear();
-            cells.resize_with(self.fields.len(), || Cell::Null);
-            let mut fault = None;
-            if let Some(record) = record
-                && let Err(reason) = self.parse(record, &mut cells)
-            {
-                fault = Some(reason);
-                cells.iter_mut().for_each(|cell| *cell = Cell::Null);
-            }
-            for ((column, field), cell) in columns.iter_mut().zip(&self.fields).zip(&cells) {
-                let outcome = column.append(cell, self.unit);
-                let outcome = match cell {
-                    Cell::Null if !field.is_nullable() && record.is_some() => Err("must not be null".to_owned()),
-                    _ => outcome,
-                };
-                if let Err(reason) = outcome {
-                    fault.get_or_insert_with(|| format!("column `{}`: {reason}", field.name()));
-                }
-            }
-            if let Some(reason) = fault {
-                failures.push(Failure { row, reason });
-            }
-        }
-        let columns = columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
-        Ok(JsonColumns { columns, failures })
-    }
-
-    fn parse<'a>(&self, record: &'a [u8], cells: &mut [Cell<'a>]) -> Result<(), String> {
-        let mut deserializer = serde_json::Deserializer::from_slice(record);
-        RecordSeed { decoder: self, cells }
-            .deserialize(&mut deserializer)
-            .and_then(|()| deserializer.end())
-            .map_err(|error| format!("not a JSON object: {error}"))
-    }
-}
-
-/// A value as JSON has it.
-#[derive(Debug)]
-enum Cell<'a> {
+pub(super) enum Cell<'a> {
     Null,
     Bool(bool),
     Int(i64),
@@ -110,134 +29,84 @@ enum Cell<'a> {
     Big(u64),
     Float(f64),
     Text(Cow<'a, str>),
+    #[cfg(feature = "protobuf")]
+    Bytes(&'a [u8]),
+    /// Microseconds since the epoch.
+    #[cfg(feature = "protobuf")]
+    Time(i64),
     List(Vec<Cell<'a>>),
+    /// Of repeated keys the last counts.
     Object(Vec<(Cow<'a, str>, Cell<'a>)>),
 }
 
-struct RecordSeed<'s, 'a> {
-    decoder: &'s JsonDecoder,
-    cells: &'s mut [Cell<'a>],
+/// What was decoded: one row for each record, also for those that failed.
+#[derive(Debug)]
+pub(super) struct Columns {
+    /// The columns, in order of the fields.
+    pub(super) columns: Vec<ArrayRef>,
+    /// The records that failed, ascending.
+    pub(super) failures: Vec<Failure>,
 }
 
-impl<'de> DeserializeSeed<'de> for RecordSeed<'_, 'de> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_map(self)
-    }
+/// Columns that grow record by record.
+#[derive(Debug)]
+pub(super) struct ColumnBuilder<'f> {
+    fields: &'f Fields,
+    columns: Vec<Column>,
+    unit: Option<TimeUnit>,
+    row: usize,
+    failures: Vec<Failure>,
 }
 
-impl<'de> Visitor<'de> for RecordSeed<'_, 'de> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+impl<'f> ColumnBuilder<'f> {
+    /// Empty columns for about so many records. `unit` is what numbers count where they stand for times.
+    ///
+    /// # Errors
+    /// `Unsupported` for a type that records are not read to.
+    pub(super) fn new(fields: &'f Fields, unit: Option<TimeUnit>, rows: usize) -> Result<Self> {
+        let columns = fields.iter().map(|field| Column::new(field, rows)).collect::<Result<_>>()?;
+        Ok(Self { fields, columns, unit, row: 0, failures: Vec::new() })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        // Records mostly have their keys in order of the columns.
-        let mut next = 0;
-        while let Some(Text(key)) = map.next_key()? {
-            let expected = self.decoder.fields.get(next).filter(|field| *field.name() == key).map(|_| next);
-            match expected.or_else(|| self.decoder.places.get(key.as_ref()).copied()) {
-                Some(place) => {
-                    let value = map.next_value()?;
-                    if let Some(cell) = self.cells.get_mut(place) {
-                        *cell = value;
-                    }
-                    next = place + 1;
-                }
-                None => {
-                    map.next_value::<IgnoredAny>()?;
-                }
+    /// Appends a record, given by a cell for each column. Its first fault is its failure.
+    pub(super) fn append(&mut self, cells: &[Cell<'_>]) {
+        let mut fault = None;
+        for ((column, field), cell) in self.columns.iter_mut().zip(self.fields).zip(cells) {
+            let outcome = column.append(cell, self.unit);
+            let outcome = match cell {
+                Cell::Null if !field.is_nullable() => Err("must not be null".to_owned()),
+                _ => outcome,
+            };
+            if let Err(reason) = outcome {
+                fault.get_or_insert_with(|| format!("column `{}`: {reason}", field.name()));
             }
         }
-        Ok(())
+        self.end(fault);
     }
-}
 
-/// Text that is borrowed where it holds no escapes.
-struct Text<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Text<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct TextVisitor;
-        impl<'de> Visitor<'de> for TextVisitor {
-            type Value = Text<'de>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("text")
-            }
-
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Borrowed(text)))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text<'de>, E> {
-                Ok(Text(Cow::Owned(text.to_owned())))
-            }
+    /// Appends a row of nulls for a record that is none, or has failed for this reason.
+    pub(super) fn skip(&mut self, reason: Option<String>) {
+        for column in &mut self.columns {
+            // A null goes into every column.
+            let _ = column.append(&Cell::Null, self.unit);
         }
-        deserializer.deserialize_str(TextVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Cell<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CellVisitor)
-    }
-}
-
-struct CellVisitor;
-
-impl<'de> Visitor<'de> for CellVisitor {
-    type Value = Cell<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
+        self.end(reason);
     }
 
-    fn visit_unit<E>(self) -> Result<Cell<'de>, E> {
-        Ok(Cell::Null)
-    }
-
-    fn visit_bool<E>(self, value: bool) -> Result<Cell<'de>, E> {
-        Ok(Cell::Bool(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Cell<'de>, E> {
-        Ok(Cell::Int(value))
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Cell<'de>, E> {
-        Ok(i64::try_from(value).map_or(Cell::Big(value), Cell::Int))
-    }
-
-    fn visit_f64<E>(self, value: f64) -> Result<Cell<'de>, E> {
-        Ok(Cell::Float(value))
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cell<'de>, E> {
-        Ok(Cell::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Cell<'de>, E> {
-        Ok(Cell::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Cell<'de>, A::Error> {
-        let mut items = Vec::new();
-        while let Some(item) = seq.next_element()? {
-            items.push(item);
+    fn end(&mut self, fault: Option<String>) {
+        if let Some(reason) = fault {
+            self.failures.push(Failure { row: self.row, reason });
         }
-        Ok(Cell::List(items))
+        self.row += 1;
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Cell<'de>, A::Error> {
-        let mut entries = Vec::new();
-        while let Some((Text(key), value)) = map.next_entry()? {
-            entries.push((key, value));
-        }
-        Ok(Cell::Object(entries))
+    /// The columns.
+    ///
+    /// # Errors
+    /// Those of Arrow where columns outgrow it.
+    pub(super) fn finish(self) -> Result<Columns> {
+        let columns = self.columns.into_iter().map(Column::finish).collect::<Result<Vec<_>>>()?;
+        Ok(Columns { columns, failures: self.failures })
     }
 }
 
@@ -264,7 +133,11 @@ enum Column {
 impl Column {
     fn new(field: &FieldRef, rows: usize) -> Result<Self> {
         let unsupported = || {
-            Error::unsupported(format!("column `{}`: JSON is not decoded to type {}", field.name(), field.data_type()))
+            Error::unsupported(format!(
+                "column `{}`: records are not decoded to type {}",
+                field.name(),
+                field.data_type()
+            ))
         };
         Ok(match field.data_type() {
             DataType::Boolean => Self::Bool(BooleanBuilder::with_capacity(rows)),
@@ -343,10 +216,7 @@ impl Column {
             }),
             Self::Float64(builder) => append!(builder, float),
             Self::Text(builder) => append!(builder, text),
-            Self::Binary(builder) => append!(builder, |cell: &Cell<'_>| match cell {
-                Cell::Text(text) => base64(text).ok_or_else(|| misfit(cell, "bytes (base64)")),
-                _ => Err(misfit(cell, "bytes (base64)")),
-            }),
+            Self::Binary(builder) => append!(builder, binary),
             Self::Time(builder) => append!(builder, |cell| time(cell, unit)),
             Self::Date(builder) => append!(builder, date),
             Self::Decimal(builder, precision, scale) => {

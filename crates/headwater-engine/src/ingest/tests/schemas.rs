@@ -1,0 +1,67 @@
+//! Jobs whose records name their writers' schemas.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use headwater_core::definitions::RecordFormat;
+use headwater_core::stream::{RegisteredSchema, SchemaRegistry};
+use headwater_core::{Error, ErrorKind, Result};
+
+use super::records::framed;
+use super::world::{World, assert_each_once};
+use crate::ingest::JobState;
+use crate::ingest::dead_letters;
+
+const WRITER: &str = r#"{"type": "record", "name": "Event", "fields": [
+    {"name": "id", "type": "int"}, {"name": "ts", "type": {"type": "long", "logicalType": "timestamp-millis"}},
+    {"name": "value", "type": "float"}]}"#;
+const READER: &str = r#"{"type": "record", "name": "Event", "fields": [
+    {"name": "id", "type": "long"}, {"name": "ts", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+    {"name": "created", "type": ["null", {"type": "long", "logicalType": "timestamp-micros"}], "default": null},
+    {"name": "value", "type": "double"}]}"#;
+
+/// Knows one schema, when it is there.
+#[derive(Debug, Default)]
+struct TestRegistry {
+    away: AtomicBool,
+}
+
+#[async_trait]
+impl SchemaRegistry for TestRegistry {
+    async fn schema(&self, id: u32) -> Result<Option<RegisteredSchema>> {
+        if self.away.load(Ordering::SeqCst) {
+            return Err(Error::new(ErrorKind::Unavailable, "the registry is away"));
+        }
+        let schema = RegisteredSchema { kind: "avro".into(), text: WRITER.into(), references: Vec::new() };
+        Ok((id == 1).then_some(schema))
+    }
+}
+
+fn event(id: u8, millis: u8, value: f32) -> Vec<u8> {
+    framed(1, &[[id * 2, millis * 2].as_slice(), &value.to_le_bytes()].concat())
+}
+
+#[tokio::test]
+async fn a_job_waits_for_its_registry_and_buries_what_it_does_not_know() {
+    let registry = Arc::new(TestRegistry { away: AtomicBool::new(true) });
+    let mut world = World::new();
+    world.stream.registry = Some(Arc::clone(&registry) as Arc<dyn SchemaRegistry>);
+    world.settings().record_format = Some(RecordFormat::avro(READER));
+    world.stream.add("a", event(1, 10, 0.5));
+    world.stream.add("a", framed(2, &[2]));
+    world.stream.add("a", event(2, 20, 1.5));
+    let mut job = world.start().await;
+    let says = || async { job.status().retrying.is_some_and(|retrying| retrying.contains("the registry is away")) };
+    world.until("the status to say that the registry is away", says).await;
+    assert_eq!(job.status().state, JobState::Running);
+    registry.away.store(false, Ordering::SeqCst);
+    job.wait().await.unwrap();
+    let log = world.log().await;
+    assert_each_once(&log);
+    let rows = log.iter().map(|row| (row.1, row.2, row.3, row.4.map(f64::from_bits))).collect::<Vec<_>>();
+    assert_eq!(rows, [(1, 1, 10_000, Some(0.5)), (3, 2, 20_000, Some(1.5))]);
+    let dead = dead_letters(&world.project()).await.unwrap();
+    let reasons = dead.iter().map(|dead| dead.letter.reason.as_str()).collect::<Vec<_>>();
+    assert_eq!(reasons, ["the schema registry knows no schema `2`"]);
+}
