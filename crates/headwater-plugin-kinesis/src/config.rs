@@ -44,6 +44,13 @@ impl OptionValue for Consumer {
 }
 
 impl KinesisConfig {
+    /// The stream's name, by itself or out of the ARN.
+    #[cfg(feature = "client")]
+    pub(crate) fn name(&self) -> &str {
+        let of_arn = || self.stream_arn.as_deref().and_then(stream_of_arn).map(|(_, name)| name);
+        self.stream_name.as_deref().or_else(of_arn).unwrap_or_default()
+    }
+
     /// Checks what the types of the options do not say. `name` is what is configured, for messages.
     ///
     /// # Errors
@@ -91,7 +98,7 @@ impl KinesisConfig {
 }
 
 /// The region and the name in a stream's ARN.
-fn stream_of_arn(arn: &str) -> Option<(&str, &str)> {
+pub(crate) fn stream_of_arn(arn: &str) -> Option<(&str, &str)> {
     let mut parts = arn.splitn(6, ':');
     let (arn, partition, service) = (parts.next()?, parts.next()?, parts.next()?);
     let (region, account, resource) = (parts.next()?, parts.next()?, parts.next()?);

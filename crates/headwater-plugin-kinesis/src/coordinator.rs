@@ -1,0 +1,261 @@
+//! Finds shards, hands them out in their order, and runs a task for each.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_sdk_kinesis::types::ChildShard;
+use headwater_core::stream::{AssignedSplit, OnPositionLost, Progress, ReaderContext, StreamEvent};
+use headwater_core::{Error, ErrorKind, Result, SplitId};
+use tokio::sync::Notify;
+use tokio::task::JoinSet;
+
+use crate::client::{Facts, Listed, Stream};
+use crate::config::Consumer;
+use crate::cursor::Cursor;
+use crate::delivery::Delivery;
+use crate::fan_out::{self, FanOut};
+use crate::leases::Leases;
+use crate::pace::Trouble;
+use crate::polling;
+use crate::queue::Queue;
+use crate::shards::Shards;
+use crate::starts::Starts;
+
+/// What the reader, its coordinator and the shards' tasks have in common.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) stream: Stream,
+    pub(crate) facts: Facts,
+    pub(crate) consumer: Consumer,
+    pub(crate) on_position_lost: OnPositionLost,
+    pub(crate) context: ReaderContext,
+    pub(crate) queue: Arc<Queue>,
+    news: Mutex<News>,
+    wake: Notify,
+    leave: Notify,
+}
+
+/// What the coordinator has yet to look at.
+#[derive(Debug, Default)]
+struct News {
+    /// Shards whose `End` was committed.
+    finished: Vec<String>,
+    /// Shards that others named as their children.
+    children: Vec<Listed>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        stream: Stream,
+        facts: Facts,
+        consumer: Consumer,
+        on_position_lost: OnPositionLost,
+        context: ReaderContext,
+    ) -> Self {
+        let queue = Queue::new(context.buffer_bytes);
+        let (news, wake, leave) = (Mutex::default(), Notify::new(), Notify::new());
+        Self { stream, facts, consumer, on_position_lost, context, queue, news, wake, leave }
+    }
+
+    fn news(&self) -> std::sync::MutexGuard<'_, News> {
+        self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The end of a split is committed.
+    pub(crate) fn finished(&self, split: &SplitId) {
+        if let Ok(shard) = std::str::from_utf8(split.as_bytes()) {
+            self.news().finished.push(shard.to_owned());
+            self.wake.notify_one();
+        }
+    }
+
+    /// Tells the coordinator to leave in good order.
+    pub(crate) fn leave(&self) {
+        self.leave.notify_one();
+    }
+
+    /// A shard has told its children: they are known before any listing shows them.
+    pub(crate) fn children(&self, children: &[ChildShard]) {
+        let listed = children.iter().map(|child| Listed {
+            shard: child.shard_id().to_owned(),
+            parents: child.parent_shards().to_vec(),
+            closed: false,
+        });
+        self.news().children.extend(listed);
+    }
+}
+
+/// Finds shards and hands them out.
+#[derive(Debug)]
+pub(crate) struct Coordinator {
+    shared: Arc<Shared>,
+    leases: Arc<dyn Leases>,
+    shards: Shards,
+    /// Named by their parents, and in no listing yet.
+    announced: BTreeMap<String, Listed>,
+    /// Where the shards begin that were there at the first start.
+    starts: Option<Starts>,
+    fan_out: Option<Arc<FanOut>>,
+    /// One for each shard that is read; gives its name and how it ended.
+    tasks: JoinSet<(String, Result<()>)>,
+}
+
+impl Coordinator {
+    pub(crate) fn new(shared: Arc<Shared>, leases: Arc<dyn Leases>) -> Self {
+        let (shards, announced, tasks) = (Shards::default(), BTreeMap::new(), JoinSet::new());
+        Self { shared, leases, shards, announced, starts: None, fan_out: None, tasks }
+    }
+
+    /// Works until it is told to leave, or something permanent stands in its way: then the reader is told. Dropping it
+    /// stops everything at once, like a crash.
+    ///
+    /// # Errors
+    /// Leases that could not be given back.
+    pub(crate) async fn run(mut self) -> Result<()> {
+        let shared = Arc::clone(&self.shared);
+        let worked = tokio::select! {
+            worked = self.work() => worked,
+            () = shared.leave.notified() => {
+                self.tasks.shutdown().await;
+                return self.leases.release(&self.shards.held()).await;
+            }
+        };
+        if let Err(error) = worked {
+            self.tasks.shutdown().await;
+            self.shared.queue.error(error);
+        }
+        Ok(())
+    }
+
+    async fn work(&mut self) -> Result<()> {
+        let mut trouble = Trouble::new();
+        let mut look = true;
+        loop {
+            match self.step(look).await {
+                Ok(()) => trouble.over(),
+                Err(error) => {
+                    trouble.wait("all", error, &self.shared.queue).await?;
+                    look = true;
+                    continue;
+                }
+            }
+            let shared = Arc::clone(&self.shared);
+            tokio::select! {
+                () = shared.wake.notified() => look = false,
+                () = tokio::time::sleep(shared.context.refresh) => look = true,
+                Some(ended) = self.tasks.join_next() => {
+                    let (shard, result) = ended.map_err(|error| {
+                        Error::unexpected("the task of a shard died").with_source(error).with_plugin("kinesis")
+                    })?;
+                    result?;
+                    self.shards.ended(&shard);
+                    shared.queue.event(StreamEvent::SplitEnded(SplitId::from(shard.as_str())));
+                    // Its children are there, whether it named them or not.
+                    look = true;
+                }
+            }
+        }
+    }
+
+    /// Takes news in, looks at the stream where `look` says so, and hands out what can be read.
+    async fn step(&mut self, look: bool) -> Result<()> {
+        let News { finished, children } = std::mem::take(&mut *self.shared.news());
+        self.announced.extend(children.into_iter().map(|child| (child.shard.clone(), child)));
+        let finished = finished.into_iter().filter(|shard| self.shards.finished(shard)).collect::<Vec<_>>();
+        if !finished.is_empty()
+            && let Err(error) = self.leases.release(&finished).await
+        {
+            tracing::warn!(%error, "leases of finished shards were not given back");
+        }
+        if look || finished.iter().any(|shard| self.shards.lacks_children(shard)) {
+            self.look().await?;
+        }
+        self.hand_out().await
+    }
+
+    async fn look(&mut self) -> Result<()> {
+        let mut listing = self.shared.stream.list().await?;
+        let names = listing.iter().map(|listed| listed.shard.clone()).collect::<BTreeSet<_>>();
+        self.announced.retain(|shard, _| !names.contains(shard));
+        listing.extend(self.announced.values().cloned());
+        let unknown = self.shards.unknown(&listing);
+        let mut progress = BTreeMap::new();
+        for listed in &unknown {
+            if let Some(known) = self.shared.context.checkpoints.resume(&SplitId::from(listed.shard.as_str())).await? {
+                progress.insert(listed.shard.clone(), known);
+            }
+        }
+        if self.starts.is_none() {
+            self.starts = Some(Starts::load(&self.shared.stream, &listing, &self.shared.context).await?);
+        }
+        let starts = self.starts.get_or_insert_default();
+        self.shards.list(&listing, &progress, starts)
+    }
+
+    async fn hand_out(&mut self) -> Result<()> {
+        let ready = self.shards.ready();
+        if ready.is_empty() {
+            return Ok(());
+        }
+        for shard in &ready {
+            self.look_for_losses(shard).await?;
+        }
+        if self.shared.consumer == Consumer::FanOut && self.fan_out.is_none() {
+            self.fan_out = Some(Arc::new(fan_out::register(&self.shared).await?));
+        }
+        let mine = self.leases.take(&ready).await?;
+        let mut assigned = Vec::new();
+        let mut deliveries = Vec::new();
+        for shard in mine {
+            let Some(place) = self.shards.read(&shard) else { continue };
+            let cursor = Cursor::new(&shard, place, self.shared.facts.retention, self.shared.on_position_lost);
+            assigned.push(AssignedSplit { split: SplitId::from(shard.as_str()), resume: cursor.position() });
+            deliveries.push(Delivery::new(shard, cursor, Arc::clone(&self.shared)));
+        }
+        if assigned.is_empty() {
+            return Ok(());
+        }
+        self.shared.queue.event(StreamEvent::Assigned(assigned));
+        for delivery in deliveries {
+            let (shard, fan_out) = (delivery.shard().to_owned(), self.fan_out.clone());
+            self.tasks.spawn(async move {
+                let result = match fan_out {
+                    Some(fan_out) => fan_out::read(delivery, &fan_out).await,
+                    None => polling::read(delivery).await,
+                };
+                (shard, result)
+            });
+        }
+        Ok(())
+    }
+
+    /// A parent that retention has removed in the middle takes its unread records with it.
+    async fn look_for_losses(&self, shard: &str) -> Result<()> {
+        for parent in self.shards.gone_parents(shard) {
+            let split = SplitId::from(parent.as_str());
+            let Some(Progress::Through(position)) = self.shared.context.checkpoints.resume(&split).await? else {
+                continue;
+            };
+            match self.shared.on_position_lost {
+                OnPositionLost::Fail => {
+                    return Err(Error::new(
+                        ErrorKind::PositionLost,
+                        format!(
+                            "retention has removed the shard `{parent}` before it was read to its end; \
+                             `on_position_lost: earliest` goes on with its children"
+                        ),
+                    )
+                    .with_context("position", position)
+                    .with_plugin("kinesis"));
+                }
+                OnPositionLost::Earliest => tracing::warn!(
+                    shard = parent,
+                    %position,
+                    "retention has removed the shard before it was read to its end: going on with its children; what \
+                     was left in it is lost"
+                ),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Records of one shard on their way into the queue, however they were fetched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_kinesis::types::Record;
+use headwater_core::stream::Lag;
+use headwater_core::{Micros, Result};
+
+use crate::batch::BatchBuilder;
+use crate::coordinator::Shared;
+use crate::cursor::{Begin, Cursor};
+use crate::queue::Room;
+
+/// A shard's end is noted this often while nothing comes, so that after a restart its silence loses no position.
+const MARK: Micros = 3_600_000_000;
+/// The most room that is reserved for one answer: what a shard gives in a second.
+const ANSWER: usize = 2_000_000;
+/// What a record may weigh as long as none has been seen.
+const UNSEEN: usize = 1 << 20;
+/// Kinesis gives no more records at once.
+pub(crate) const MOST_RECORDS: usize = 10_000;
+
+/// Hands over what a shard gives.
+#[derive(Debug)]
+pub(crate) struct Delivery {
+    shard: String,
+    cursor: Cursor,
+    shared: Arc<Shared>,
+    /// The engine knows that everything there is was read.
+    told_end: bool,
+    marked: Micros,
+    /// What a record weighs, about.
+    weight: usize,
+}
+
+impl Delivery {
+    pub(crate) fn new(shard: String, cursor: Cursor, shared: Arc<Shared>) -> Self {
+        Self { shard, cursor, shared, told_end: false, marked: 0, weight: UNSEEN }
+    }
+
+    pub(crate) fn shard(&self) -> &str {
+        &self.shard
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    /// Where to begin reading, also once more.
+    pub(crate) fn begin(&mut self) -> Begin {
+        self.cursor.begin()
+    }
+
+    pub(crate) fn now(&self) -> Micros {
+        self.shared.context.clock.now()
+    }
+
+    /// Waits for room for the next answer; gives it with the most records that are likely to fit.
+    pub(crate) async fn room(&self) -> (Room, usize) {
+        let bytes = ANSWER.min(self.shared.context.buffer_bytes).max(1);
+        let records = (bytes / self.weight.max(1)).clamp(1, MOST_RECORDS);
+        (self.shared.queue.reserve(bytes).await, records)
+    }
+
+    /// Hands records over; `behind` is how far they are behind the newest one, in milliseconds, and `full` says that
+    /// others may follow all the same. Gives the bytes that came.
+    ///
+    /// # Errors
+    /// `PositionLost` where the position is gone and the source is told to fail then.
+    pub(crate) fn hand_over(
+        &mut self,
+        room: &mut Room,
+        records: &[Record],
+        behind: Option<i64>,
+        full: bool,
+    ) -> Result<usize> {
+        let now = self.now();
+        let context = &self.shared.context;
+        let bytes = records.iter().map(|record| record.data().as_ref().len() + 256).sum::<usize>();
+        if let Some(weight) = bytes.checked_div(records.len()) {
+            // Quick to grow, slow to shrink.
+            self.weight = if self.weight == UNSEEN { weight } else { weight.max((self.weight * 3 + weight) / 4) };
+        }
+        if records.is_empty() && behind == Some(0) {
+            self.cursor.at_end(now)?;
+            if !self.told_end || now.saturating_sub(self.marked) >= MARK {
+                let lag = Lag { time: Some(Duration::ZERO), ..Lag::default() };
+                room.batch(BatchBuilder::default().finish(&self.shard, self.cursor.position(), Some(lag)), 0);
+                self.told_end = true;
+                self.marked = now;
+            }
+            return Ok(0);
+        }
+        let ready = self.cursor.take(records, now, context.batch_records, context.buffer_bytes)?;
+        let newest = ready.last().and_then(|last| last.arrival);
+        let last = ready.len().saturating_sub(1);
+        self.told_end &= records.is_empty();
+        for (index, mut one) in ready.into_iter().enumerate() {
+            one.batch.lag = behind.map(|behind| {
+                let inside = newest.zip(one.arrival).map_or(0, |(newest, arrival)| (newest - arrival).max(0));
+                let behind = Duration::from_millis(u64::try_from(behind).unwrap_or(0));
+                let time = behind + Duration::from_micros(u64::try_from(inside).unwrap_or(0));
+                let more = index < last || full;
+                Lag { time: Some(if more { time.max(Duration::from_millis(1)) } else { time }), ..Lag::default() }
+            });
+            self.told_end = one.batch.lag.is_some_and(|lag| lag.is_zero());
+            room.batch(one.batch, one.bytes);
+        }
+        Ok(bytes)
+    }
+
+    /// The shard is closed and everything in it was handed over.
+    ///
+    /// # Errors
+    /// As [`Delivery::hand_over`].
+    pub(crate) fn ended(&mut self) -> Result<()> {
+        self.cursor.at_end(self.now())
+    }
+}

@@ -1,0 +1,90 @@
+//! Reading a shard by asking for its records.
+
+use std::time::Duration;
+
+use headwater_core::{Micros, Result};
+use tokio::time::{Instant, sleep};
+
+use crate::cursor::Begin;
+use crate::delivery::Delivery;
+use crate::pace::{Answer, Pace, Trouble};
+
+/// Iterators die after five minutes: older ones than this are not used.
+const ITERATOR_LIFE: Duration = Duration::from_secs(240);
+
+/// Reads a shard to its end.
+///
+/// # Errors
+/// What waiting does not help against. Everything else is tried again without end.
+pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
+    let mut pace = Pace::new();
+    let mut trouble = Trouble::new();
+    let mut iterator: Option<(String, Instant)> = None;
+    loop {
+        // While there is no room the iterator may die: it is made anew from the position.
+        let (mut room, limit) = delivery.room().await;
+        iterator = iterator.filter(|(_, made)| made.elapsed() < ITERATOR_LIFE);
+        let current = match iterator.take() {
+            Some((current, _)) => current,
+            None => match make_iterator(&mut delivery).await {
+                Ok(made) => made,
+                Err(error) => {
+                    drop(room);
+                    trouble.wait(delivery.shard(), error, &delivery.shared().queue).await?;
+                    continue;
+                }
+            },
+        };
+        pace.call().await;
+        let answer = match delivery.shared().stream.records(&current, Some(limit)).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                // The iterator is made anew from the position: whatever was wrong with it, nothing is lost.
+                drop(room);
+                trouble.wait(delivery.shard(), error, &delivery.shared().queue).await?;
+                continue;
+            }
+        };
+        trouble.over();
+        let records = answer.records;
+        let full = records.len() >= limit;
+        let bytes = delivery.hand_over(&mut room, &records, answer.millis_behind_latest, full)?;
+        drop(room);
+        let caught_up = answer.millis_behind_latest == Some(0) && !full;
+        pace.answered(
+            bytes,
+            match (caught_up, records.is_empty()) {
+                (false, _) => Answer::Behind,
+                (true, false) => Answer::Records,
+                (true, true) => Answer::Nothing,
+            },
+        );
+        match answer.next_shard_iterator {
+            Some(next) => iterator = Some((next, Instant::now())),
+            None => {
+                delivery.ended()?;
+                delivery.shared().children(answer.child_shards.as_deref().unwrap_or_default());
+                return Ok(());
+            }
+        }
+    }
+}
+
+async fn make_iterator(delivery: &mut Delivery) -> Result<String> {
+    let begin = delivery.begin();
+    if let Begin::At(time) = begin {
+        wait_for(delivery, time).await;
+    }
+    delivery.shared().stream.iterator(delivery.shard(), &begin).await
+}
+
+/// Waits until it is `time`: no server begins in the future.
+pub(crate) async fn wait_for(delivery: &Delivery, time: Micros) {
+    loop {
+        let left = u64::try_from(time.saturating_sub(delivery.now())).unwrap_or(0);
+        if left == 0 {
+            return;
+        }
+        sleep(Duration::from_micros(left).min(Duration::from_secs(1))).await;
+    }
+}

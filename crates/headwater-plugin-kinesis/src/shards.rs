@@ -1,0 +1,234 @@
+//! The shards of a stream and what has become of each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use headwater_core::stream::Progress;
+use headwater_core::Result;
+
+use crate::client::Listed;
+use crate::position::Place;
+use crate::starts::{First, Starts};
+
+/// What has become of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Not handed out yet.
+    Waiting,
+    /// Being read.
+    Reading,
+    /// Its end was reported and is not committed yet.
+    Ended,
+    /// Its end is committed, or its children were begun without it.
+    Done,
+}
+
+#[derive(Debug)]
+struct Shard {
+    parents: Vec<String>,
+    closed: bool,
+    /// In the last listing.
+    listed: bool,
+    state: State,
+    /// Where to begin.
+    place: Place,
+}
+
+/// The shards of a stream.
+#[derive(Debug, Default)]
+pub(crate) struct Shards(BTreeMap<String, Shard>);
+
+impl Shards {
+    /// The shards of a listing that are not known yet.
+    pub(crate) fn unknown<'a>(&self, listing: &'a [Listed]) -> Vec<&'a Listed> {
+        listing.iter().filter(|listed| !self.0.contains_key(&listed.shard)).collect()
+    }
+
+    /// Takes a listing, and for the shards in it that are new how far they were read before. What was not read begins
+    /// as `starts` say, or at its beginning.
+    ///
+    /// A child is only read once its parents are finished: so where it has a checkpoint, they need none.
+    ///
+    /// # Errors
+    /// `Data` for a checkpoint of another source.
+    pub(crate) fn list(
+        &mut self,
+        listing: &[Listed],
+        progress: &BTreeMap<String, Progress>,
+        starts: &Starts,
+    ) -> Result<()> {
+        let listed = listing.iter().map(|listed| listed.shard.as_str()).collect::<BTreeSet<_>>();
+        for (name, shard) in &mut self.0 {
+            shard.listed = listed.contains(name.as_str());
+        }
+        // What retention has removed and nobody reads is gone.
+        self.0.retain(|_, shard| shard.listed || matches!(shard.state, State::Reading | State::Ended));
+        for found in listing {
+            if let Some(known) = self.0.get_mut(&found.shard) {
+                known.closed = found.closed;
+                continue;
+            }
+            let (state, place) = match (progress.get(&found.shard), starts.of(&found.shard)) {
+                (Some(Progress::End), _) => (State::Done, Place::Start),
+                (Some(Progress::Through(position)), _) => (State::Waiting, Place::of(position)?),
+                (None, First::Skipped) => (State::Done, Place::Start),
+                (None, _) if has_begun_descendant(&found.shard, listing, progress) => (State::Done, Place::Start),
+                (None, First::Begins(place)) => (State::Waiting, place.clone()),
+            };
+            let (parents, closed) = (found.parents.clone(), found.closed);
+            self.0.insert(found.shard.clone(), Shard { parents, closed, listed: true, state, place });
+        }
+        Ok(())
+    }
+
+    /// The shards that may be handed out: nobody reads them, and all their parents are finished or gone.
+    pub(crate) fn ready(&self) -> Vec<String> {
+        let waiting = self.0.iter().filter(|(_, shard)| shard.state == State::Waiting);
+        let ready = waiting.filter(|(_, shard)| {
+            shard.parents.iter().all(|parent| self.0.get(parent).is_none_or(|parent| parent.state == State::Done))
+        });
+        ready.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// The parents of a shard that are gone and were not seen to finish by this worker.
+    pub(crate) fn gone_parents(&self, shard: &str) -> Vec<String> {
+        let parents = self.0.get(shard).filter(|shard| shard.place == Place::Start).map(|shard| &shard.parents);
+        parents.into_iter().flatten().filter(|parent| !self.0.contains_key(*parent)).cloned().collect()
+    }
+
+    /// The shard is being read now; gives where it begins.
+    pub(crate) fn read(&mut self, shard: &str) -> Option<Place> {
+        let shard = self.0.get_mut(shard)?;
+        shard.state = State::Reading;
+        Some(shard.place.clone())
+    }
+
+    /// The shard's end was reported.
+    pub(crate) fn ended(&mut self, shard: &str) {
+        if let Some(shard) = self.0.get_mut(shard) {
+            shard.state = State::Ended;
+            shard.closed = true;
+        }
+    }
+
+    /// The shard's end is committed. Whether it is a shard whose end was reported.
+    pub(crate) fn finished(&mut self, shard: &str) -> bool {
+        match self.0.get_mut(shard) {
+            Some(shard) if shard.state == State::Ended => {
+                shard.state = State::Done;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// What this worker has in hand.
+    pub(crate) fn held(&self) -> Vec<String> {
+        let held = self.0.iter().filter(|(_, shard)| matches!(shard.state, State::Reading | State::Ended));
+        held.map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Whether the shard was read to its end and none of its children is known.
+    pub(crate) fn lacks_children(&self, shard: &str) -> bool {
+        !self.0.values().any(|other| other.parents.iter().any(|parent| parent == shard))
+    }
+}
+
+fn has_begun_descendant(shard: &str, listing: &[Listed], progress: &BTreeMap<String, Progress>) -> bool {
+    let children = listing.iter().filter(|child| child.parents.iter().any(|parent| parent == shard));
+    children
+        .into_iter()
+        .any(|child| progress.contains_key(&child.shard) || has_begun_descendant(&child.shard, listing, progress))
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_core::Position;
+
+    use super::*;
+
+    fn listed(shard: &str, parents: &[&str], closed: bool) -> Listed {
+        Listed { shard: shard.into(), parents: parents.iter().map(|parent| (*parent).into()).collect(), closed }
+    }
+
+    /// `a` was split into `b` and `c`, which were merged to `d`.
+    fn diamond() -> [Listed; 4] {
+        [listed("a", &[], true), listed("b", &["a"], true), listed("c", &["a"], true), listed("d", &["b", "c"], false)]
+    }
+
+    fn shards(progress: &[(&str, Progress)], starts: &Starts) -> Shards {
+        let mut shards = Shards::default();
+        let progress = progress.iter().map(|(shard, progress)| ((*shard).into(), progress.clone())).collect();
+        shards.list(&diamond(), &progress, starts).unwrap();
+        shards
+    }
+
+    fn finish(shards: &mut Shards, shard: &str) {
+        shards.read(shard).unwrap();
+        shards.ended(shard);
+        assert!(shards.finished(shard));
+    }
+
+    #[test]
+    fn a_child_waits_for_the_ends_of_all_its_parents() {
+        let mut shards = shards(&[], &Starts::default());
+        assert_eq!(shards.ready(), ["a"]);
+        shards.read("a");
+        assert_eq!(shards.ready(), [""; 0]);
+        shards.ended("a");
+        assert_eq!(shards.ready(), [""; 0], "the end is reported and not committed");
+        assert!(shards.finished("a"));
+        assert_eq!(shards.ready(), ["b", "c"]);
+        finish(&mut shards, "b");
+        assert_eq!(shards.ready(), ["c"]);
+        finish(&mut shards, "c");
+        assert_eq!(shards.ready(), ["d"]);
+        assert!(!shards.finished("d"), "nobody has read it");
+    }
+
+    #[test]
+    fn checkpoints_say_what_is_over_and_where_to_go_on() {
+        let through = |position: Position| Progress::Through(position);
+        let place = Place::Time(7);
+        let mut shards = shards(&[("a", Progress::End), ("b", through(place.position()))], &Starts::default());
+        assert_eq!(shards.ready(), ["b", "c"]);
+        assert_eq!(shards.read("b"), Some(place));
+        assert_eq!(shards.read("c"), Some(Place::Start));
+    }
+
+    #[test]
+    fn parents_of_what_was_begun_are_over() {
+        let shards = shards(&[("d", Progress::Through(Position::START))], &Starts::default());
+        assert_eq!(shards.ready(), ["d"]);
+    }
+
+    #[test]
+    fn the_first_start_says_where_to_begin_and_what_to_leave_out() {
+        let at = |time| First::Begins(Place::Time(time));
+        let latest = Starts::of_shards([("a", First::Skipped), ("b", First::Skipped), ("c", First::Skipped), ("d", at(5))]);
+        let mut shards = shards(&[], &latest);
+        assert_eq!(shards.ready(), ["d"]);
+        assert_eq!(shards.read("d"), Some(Place::Time(5)));
+        let mut at = super::tests::shards(&[], &Starts::of_shards([("a", at(5)), ("b", at(5))]));
+        assert_eq!(at.ready(), ["a"]);
+        finish(&mut at, "a");
+        assert_eq!(at.read("b"), Some(Place::Time(5)));
+        assert_eq!(at.read("c"), Some(Place::Start));
+    }
+
+    #[test]
+    fn parents_that_retention_has_removed_hold_nothing_up() {
+        let mut shards = Shards::default();
+        let [_, b, c, d] = diamond();
+        shards.list(&[b, c, d.clone()], &BTreeMap::new(), &Starts::default()).unwrap();
+        assert_eq!(shards.ready(), ["b", "c"]);
+        assert_eq!(shards.gone_parents("b"), ["a"]);
+        // `b` is being read while it leaves the listing; `c` was never begun.
+        shards.read("b");
+        shards.list(std::slice::from_ref(&d), &BTreeMap::new(), &Starts::default()).unwrap();
+        assert_eq!(shards.ready(), [""; 0]);
+        shards.ended("b");
+        assert!(shards.finished("b"));
+        assert_eq!(shards.ready(), ["d"]);
+        assert_eq!(shards.gone_parents("d"), ["c"]);
+    }
+}

@@ -1,0 +1,136 @@
+//! Where the shards begin that were there when the job first started.
+//!
+//! It is decided once, noted beside the checkpoints before anything is read, and holds for ever: also for the children
+//! among them, whose turn comes when their parents are finished, maybe in another life of the job.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use headwater_core::stream::{ReaderContext, StartPosition};
+use headwater_core::{Error, Micros, Position, Result};
+
+use crate::client::{Listed, Stream, micros};
+use crate::cursor::Begin;
+use crate::pace::{Answer, Pace};
+use crate::position::{Place, Sequence, Within};
+
+/// The name of the note.
+const NOTE: &str = "first-shards";
+/// So far back is looked for the newest record. It covers clocks that differ, and arrival times that are rounded.
+const LOOK_BACK: Micros = 10_000_000;
+
+/// What becomes of a shard that has no checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum First {
+    /// It is read from here on.
+    Begins(Place),
+    /// It was closed before what is to be read began.
+    Skipped,
+}
+
+/// Where the shards begin that were there at the first start.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Starts(BTreeMap<String, First>);
+
+impl Starts {
+    /// What was decided at the first start; now, where this is it.
+    pub(crate) async fn load(stream: &Stream, listing: &[Listed], context: &ReaderContext) -> Result<Self> {
+        if let Some(note) = context.checkpoints.noted(NOTE).await? {
+            return Self::read(&note);
+        }
+        if context.checkpoints.started().await? {
+            return Ok(Self::default());
+        }
+        let mut starts = BTreeMap::new();
+        for listed in listing {
+            let first = match context.start {
+                StartPosition::At(time) if time > 0 => First::Begins(Place::Time(time)),
+                StartPosition::Latest if listed.closed => First::Skipped,
+                StartPosition::Latest => First::Begins(newest(stream, &listed.shard, context).await?),
+                StartPosition::Earliest | StartPosition::At(_) => First::Begins(Place::Start),
+            };
+            starts.insert(listed.shard.clone(), first);
+        }
+        let starts = Self(starts);
+        context.checkpoints.note(&[(NOTE.to_owned(), starts.write())]).await?;
+        Ok(starts)
+    }
+
+    /// What becomes of a shard; one that came later begins at its beginning.
+    pub(crate) fn of(&self, shard: &str) -> &First {
+        self.0.get(shard).unwrap_or(&First::Begins(Place::Start))
+    }
+
+    /// One line for each shard: its name, and its position or `-`.
+    fn write(&self) -> Bytes {
+        let line = |(shard, first): (&String, &First)| match first {
+            First::Begins(place) => format!("{shard} {}\n", place.position()),
+            First::Skipped => format!("{shard} -\n"),
+        };
+        Bytes::from(self.0.iter().map(line).collect::<String>())
+    }
+
+    fn read(note: &[u8]) -> Result<Self> {
+        let damaged = || Error::corrupt("the note of where shards begin cannot be read").with_plugin("kinesis");
+        let mut starts = BTreeMap::new();
+        for line in std::str::from_utf8(note).map_err(|_| damaged())?.lines() {
+            let (shard, first) = line.split_once(' ').ok_or_else(damaged)?;
+            let first = match first {
+                "-" => First::Skipped,
+                position => First::Begins(Place::of(&position.parse::<Position>()?)?),
+            };
+            starts.insert(shard.to_owned(), first);
+        }
+        Ok(Self(starts))
+    }
+
+    #[cfg(test)]
+    pub(crate) fn of_shards<const N: usize>(shards: [(&str, First); N]) -> Self {
+        Self(shards.map(|(shard, first)| (shard.to_owned(), first)).into())
+    }
+}
+
+/// Behind the newest record of a shard. Kinesis has no name for that place: so the last seconds are read, and where
+/// nothing came in them, it is the time at which they begin.
+async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result<Place> {
+    let time = context.clock.now().saturating_sub(LOOK_BACK).max(1);
+    let mut iterator = stream.iterator(shard, &Begin::At(time)).await?;
+    let mut pace = Pace::new();
+    let mut place = Place::Time(time);
+    loop {
+        pace.call().await;
+        let answer = stream.records(&iterator, None).await?;
+        for record in &answer.records {
+            // Some servers begin earlier than they are asked to.
+            let old = record.approximate_arrival_timestamp().map(micros).is_some_and(|arrival| arrival < time);
+            if let Some(sequence) = Sequence::parse(record.sequence_number()).filter(|_| !old) {
+                place = Place::Record(sequence, Within::Whole { seen: None });
+            }
+        }
+        let bytes = answer.records.iter().map(|record| record.data().as_ref().len()).sum();
+        pace.answered(bytes, Answer::Behind);
+        match answer.next_shard_iterator {
+            Some(next) if !answer.records.is_empty() || answer.millis_behind_latest != Some(0) => iterator = next,
+            _ => return Ok(place),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_read_back() {
+        let starts = Starts::of_shards([
+            ("shardId-000000000000", First::Skipped),
+            ("shardId-000000000001", First::Begins(Place::Start)),
+            ("shardId-000000000002", First::Begins(Place::Time(7))),
+        ]);
+        assert_eq!(Starts::read(&starts.write()).unwrap(), starts);
+        assert_eq!(Starts::read(b"").unwrap(), Starts::default());
+        for wrong in [&b"shardId-000000000000"[..], b"a xyz", b"\xff -"] {
+            assert!(Starts::read(wrong).is_err());
+        }
+    }
+}
