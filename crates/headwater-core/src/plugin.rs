@@ -101,8 +101,6 @@ pub struct Plugin {
     pub version: &'static str,
     /// What is left of the plugin where its feature is off: it validates definitions and opens nothing.
     pub enabled: bool,
-    /// No cargo feature of this release enables it; a later one will.
-    pub coming: bool,
     /// Stream sources.
     pub stream: Option<Role<dyn StreamSource>>,
     /// Producers for its streams.
@@ -124,7 +122,6 @@ impl Plugin {
             name,
             version,
             enabled: true,
-            coming: false,
             stream: None,
             producer: None,
             batch: None,
@@ -138,14 +135,6 @@ impl Plugin {
     #[must_use]
     pub const fn enabled(mut self, enabled: bool) -> Self {
         self.enabled = enabled;
-        self
-    }
-
-    /// Says that the plugin checks definitions today and opens things in a later release.
-    #[must_use]
-    pub const fn coming(mut self) -> Self {
-        self.enabled = false;
-        self.coming = true;
         self
     }
 
@@ -293,14 +282,8 @@ impl Registry {
             if names.is_empty() { "none".into() } else { names.join(", ") }
         };
         match self.plugin(name) {
-            Some(plugin) if !plugin.enabled && !plugin.coming => Err(Error::unsupported(format!(
-                "this build has no {what} `{name}`: build with the cargo feature `{name}`; compiled in are {}",
-                known()
-            ))),
             Some(plugin) if !plugin.enabled => Err(Error::unsupported(format!(
-                "this build has no {what} `{name}`: it comes with the cargo feature `{name}`, which release {} does not \
-                 have yet; compiled in are {}",
-                plugin.version,
+                "this build has no {what} `{name}`: build with the cargo feature `{name}`; compiled in are {}",
                 known()
             ))),
             Some(plugin) => role(plugin)

@@ -141,8 +141,7 @@ impl Stream {
                 }
             }
         }
-        Err(Error::new(ErrorKind::Unavailable, "listings of the shards expire before they end")
-            .with_plugin("kinesis"))
+        Err(Error::new(ErrorKind::Unavailable, "listings of the shards expire before they end").with_plugin("kinesis"))
     }
 
     /// The next records, at most so many.
@@ -169,9 +168,7 @@ impl Stream {
         let request = request.set_stream_name(self.name.clone()).set_stream_arn(self.arn.clone());
         let request = match begin {
             Begin::Horizon => request.shard_iterator_type(ShardIteratorType::TrimHorizon),
-            Begin::At(time) => {
-                request.shard_iterator_type(ShardIteratorType::AtTimestamp).timestamp(date_time(*time))
-            }
+            Begin::At(time) => request.shard_iterator_type(ShardIteratorType::AtTimestamp).timestamp(date_time(*time)),
             Begin::Sequence(number) => {
                 request.shard_iterator_type(ShardIteratorType::AtSequenceNumber).starting_sequence_number(number)
             }
@@ -189,7 +186,8 @@ impl Stream {
         Err(match begin {
             Begin::At(_) if refused => error.temporary(),
             Begin::Sequence(number) if refused => {
-                let message = format!("the shard `{shard}` does not know the sequence number `{number}` to read on from");
+                let message =
+                    format!("the shard `{shard}` does not know the sequence number `{number}` to read on from");
                 Error::new(ErrorKind::PositionLost, message).with_plugin("kinesis").with_source(error)
             }
             _ => error,

@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::client::{Facts, Listed, Stream};
-use crate::config::Consumer;
 use crate::cursor::Cursor;
 use crate::delivery::Delivery;
 use crate::fan_out::{self, FanOut};
@@ -26,7 +25,8 @@ use crate::starts::Starts;
 pub(crate) struct Shared {
     pub(crate) stream: Stream,
     pub(crate) facts: Facts,
-    pub(crate) consumer: Consumer,
+    /// The group as a consumer of the stream; without it shards are polled.
+    pub(crate) fan_out: Option<FanOut>,
     pub(crate) on_position_lost: OnPositionLost,
     pub(crate) context: ReaderContext,
     pub(crate) queue: Arc<Queue>,
@@ -48,13 +48,13 @@ impl Shared {
     pub(crate) fn new(
         stream: Stream,
         facts: Facts,
-        consumer: Consumer,
+        fan_out: Option<FanOut>,
         on_position_lost: OnPositionLost,
         context: ReaderContext,
     ) -> Self {
         let queue = Queue::new(context.buffer_bytes);
         let (news, wake, leave) = (Mutex::default(), Notify::new(), Notify::new());
-        Self { stream, facts, consumer, on_position_lost, context, queue, news, wake, leave }
+        Self { stream, facts, fan_out, on_position_lost, context, queue, news, wake, leave }
     }
 
     fn news(&self) -> std::sync::MutexGuard<'_, News> {
@@ -95,7 +95,6 @@ pub(crate) struct Coordinator {
     announced: BTreeMap<String, Listed>,
     /// Where the shards begin that were there at the first start.
     starts: Option<Starts>,
-    fan_out: Option<Arc<FanOut>>,
     /// One for each shard that is read; gives its name and how it ended.
     tasks: JoinSet<(String, Result<()>)>,
 }
@@ -103,7 +102,7 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     pub(crate) fn new(shared: Arc<Shared>, leases: Arc<dyn Leases>) -> Self {
         let (shards, announced, tasks) = (Shards::default(), BTreeMap::new(), JoinSet::new());
-        Self { shared, leases, shards, announced, starts: None, fan_out: None, tasks }
+        Self { shared, leases, shards, announced, starts: None, tasks }
     }
 
     /// Works until it is told to leave, or something permanent stands in its way: then the reader is told. Dropping it
@@ -200,9 +199,6 @@ impl Coordinator {
         for shard in &ready {
             self.look_for_losses(shard).await?;
         }
-        if self.shared.consumer == Consumer::FanOut && self.fan_out.is_none() {
-            self.fan_out = Some(Arc::new(fan_out::register(&self.shared).await?));
-        }
         let mine = self.leases.take(&ready).await?;
         let mut assigned = Vec::new();
         let mut deliveries = Vec::new();
@@ -217,10 +213,10 @@ impl Coordinator {
         }
         self.shared.queue.event(StreamEvent::Assigned(assigned));
         for delivery in deliveries {
-            let (shard, fan_out) = (delivery.shard().to_owned(), self.fan_out.clone());
+            let (shard, fan_out) = (delivery.shard().to_owned(), self.shared.fan_out.clone());
             self.tasks.spawn(async move {
                 let result = match fan_out {
-                    Some(fan_out) => fan_out::read(delivery, &fan_out).await,
+                    Some(fan_out) => fan_out::read(delivery, fan_out).await,
                     None => polling::read(delivery).await,
                 };
                 (shard, result)

@@ -39,6 +39,8 @@ pub(crate) struct Cursor {
     /// Kinesis begins at the oldest record where a sequence number has been removed, and says nothing. So reading begins
     /// *at* the last record that is done, and where that one does not come, it is gone.
     proven: bool,
+    /// The server does not take the position: reading begins at the oldest record.
+    anew: bool,
     retention: Micros,
     on_position_lost: OnPositionLost,
 }
@@ -47,7 +49,7 @@ impl Cursor {
     /// `retention` is how long the stream keeps records.
     pub(crate) fn new(shard: &str, place: Place, retention: Micros, on_position_lost: OnPositionLost) -> Self {
         let proven = !matches!(place, Place::Record(..));
-        Self { shard: shard.to_owned(), place, proven, retention, on_position_lost }
+        Self { shard: shard.to_owned(), place, proven, anew: false, retention, on_position_lost }
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -58,12 +60,24 @@ impl Cursor {
     pub(crate) fn begin(&mut self) -> Begin {
         match &self.place {
             Place::Start => Begin::Horizon,
+            _ if self.anew => Begin::Horizon,
             Place::Time(time) => Begin::At(*time),
             Place::Record(sequence, _) => {
                 self.proven = false;
                 Begin::Sequence(sequence.to_string())
             }
         }
+    }
+
+    /// The server does not take the position. Gives the error that stands, or a passing one where the source is told to
+    /// go on: then reading begins at the oldest record.
+    pub(crate) fn refused(&mut self, error: Error) -> Error {
+        if self.on_position_lost == OnPositionLost::Fail {
+            return error;
+        }
+        tracing::warn!(shard = self.shard, %error, "going on at the oldest record; what was between is lost");
+        (self.anew, self.proven) = (true, true);
+        error.temporary()
     }
 
     /// Takes the next records, those that are done among them, and gives what is new in batches of at most so many
@@ -78,6 +92,7 @@ impl Cursor {
             self.add(record, now, &mut gathering)?;
         }
         if self.place != before {
+            self.anew = false;
             gathering.finish(&self.shard, self.place.position());
         }
         Ok(gathering.ready)

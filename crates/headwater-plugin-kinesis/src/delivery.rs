@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::types::Record;
 use headwater_core::stream::Lag;
-use headwater_core::{Micros, Result};
+use headwater_core::{Error, Micros, Result};
 
 use crate::batch::BatchBuilder;
 use crate::coordinator::Shared;
@@ -52,15 +52,26 @@ impl Delivery {
         self.cursor.begin()
     }
 
+    /// The server does not take the position to begin at; gives what that means.
+    pub(crate) fn refused(&mut self, error: Error) -> Error {
+        self.cursor.refused(error)
+    }
+
     pub(crate) fn now(&self) -> Micros {
         self.shared.context.clock.now()
     }
 
     /// Waits for room for the next answer; gives it with the most records that are likely to fit.
     pub(crate) async fn room(&self) -> (Room, usize) {
-        let bytes = ANSWER.min(self.shared.context.buffer_bytes).max(1);
+        // Several shards are asked at once, also where the buffer is small.
+        let bytes = ANSWER.min(self.shared.context.buffer_bytes / 4).max(1);
         let records = (bytes / self.weight.max(1)).clamp(1, MOST_RECORDS);
         (self.shared.queue.reserve(bytes).await, records)
+    }
+
+    /// Waits until there is any room, without reserving it: for what comes when it likes, and as much as it likes.
+    pub(crate) async fn space(&self) -> Room {
+        self.shared.queue.reserve(0).await
     }
 
     /// Hands records over; `behind` is how far they are behind the newest one, in milliseconds, and `full` says that

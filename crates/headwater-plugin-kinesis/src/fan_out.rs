@@ -1,14 +1,12 @@
 //! Reading a shard by a subscription to it: enhanced fan-out.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::{ConsumerStatus, ShardIteratorType, StartingPosition, SubscribeToShardEventStream};
 use headwater_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::client::date_time;
-use crate::coordinator::Shared;
+use crate::client::{Stream, date_time};
 use crate::cursor::Begin;
 use crate::delivery::{Delivery, MOST_RECORDS};
 use crate::error::{IN_USE, INVALID_ARGUMENT, NOT_FOUND, code, kinesis};
@@ -25,19 +23,19 @@ const CONTINUED: Duration = Duration::from_secs(3600);
 const ACTIVATION: Duration = Duration::from_secs(120);
 
 /// The group as a consumer that the stream knows.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct FanOut {
     arn: String,
 }
 
 /// Registers the group as a consumer of the stream, where it is not one yet, and waits until it is active. It stays
 /// registered: a later run goes on with it.
-pub(crate) async fn register(shared: &Arc<Shared>) -> Result<FanOut> {
-    let name = consumer_name(&shared.context.group);
+pub(crate) async fn register(stream: &Stream, stream_arn: &str, group: &str) -> Result<FanOut> {
+    let name = consumer_name(group);
     let until = Instant::now() + ACTIVATION;
-    let client = &shared.stream.client;
+    let client = &stream.client;
     loop {
-        let known = client.describe_stream_consumer().stream_arn(&shared.facts.arn).consumer_name(&name).send().await;
+        let known = client.describe_stream_consumer().stream_arn(stream_arn).consumer_name(&name).send().await;
         match known {
             Ok(answer) => {
                 let consumer = answer.consumer_description.ok_or_else(|| {
@@ -48,7 +46,7 @@ pub(crate) async fn register(shared: &Arc<Shared>) -> Result<FanOut> {
                 }
             }
             Err(error) if code(&error) == Some(NOT_FOUND) => {
-                let made = client.register_stream_consumer().stream_arn(&shared.facts.arn).consumer_name(&name);
+                let made = client.register_stream_consumer().stream_arn(stream_arn).consumer_name(&name);
                 match made.send().await {
                     Ok(_) => {}
                     // Another worker was first.
@@ -84,7 +82,7 @@ enum Ended {
 ///
 /// # Errors
 /// What waiting does not help against. Everything else is tried again without end.
-pub(crate) async fn read(mut delivery: Delivery, fan_out: &FanOut) -> Result<()> {
+pub(crate) async fn read(mut delivery: Delivery, fan_out: FanOut) -> Result<()> {
     let mut trouble = Trouble::new();
     let mut session = Session { fan_out, continuation: None, not_before: Instant::now() };
     loop {
@@ -96,34 +94,46 @@ pub(crate) async fn read(mut delivery: Delivery, fan_out: &FanOut) -> Result<()>
     }
 }
 
-struct Session<'a> {
-    fan_out: &'a FanOut,
+struct Session {
+    fan_out: FanOut,
     /// Where the last subscription got to, and when.
     continuation: Option<(String, Instant)>,
     not_before: Instant,
 }
 
-impl Session<'_> {
+impl Session {
     async fn run(&mut self, delivery: &mut Delivery, trouble: &mut Trouble) -> Result<Ended> {
         // Nothing is fetched before there is room for it, and no silence counted.
-        drop(delivery.room().await);
+        delivery.space().await;
         sleep_until(self.not_before).await;
         let at = self.starting_position(delivery).await?;
-        let in_time = at.timestamp().is_some();
+        let of_time = at.timestamp().is_some();
         let request = delivery.shared().stream.client.subscribe_to_shard().consumer_arn(&self.fan_out.arn);
         let mut stream = match request.shard_id(delivery.shard()).starting_position(at).send().await {
             Ok(answer) => answer.event_stream,
             Err(error) => {
-                // A continuation that is not taken is done without; so is, by the server's clock, the future.
-                let anew = code(&error) == Some(INVALID_ARGUMENT) && (self.continuation.take().is_some() || in_time);
+                let refused = code(&error) == Some(INVALID_ARGUMENT);
                 let error = kinesis(error, format_args!("subscribe to the shard `{}`", delivery.shard()));
-                return Err(if anew { error.temporary() } else { error });
+                return Err(match (refused, self.continuation.take(), of_time) {
+                    // A continuation that is not taken is done without.
+                    (true, Some(_), _) => error.temporary(),
+                    // By the server's clock it is not that late yet.
+                    (true, None, true) => error.temporary(),
+                    (true, None, false) => {
+                        let lost = Error::new(ErrorKind::PositionLost, "the position to read on from is not taken");
+                        delivery.refused(lost.with_plugin("kinesis").with_source(error))
+                    }
+                    (false, continuation, _) => {
+                        self.continuation = continuation;
+                        error
+                    }
+                });
             }
         };
         self.not_before = Instant::now() + BETWEEN;
         let mut over = false;
         loop {
-            let (mut room, _) = delivery.room().await;
+            let mut room = delivery.space().await;
             let event = match timeout(SILENCE, stream.recv()).await {
                 Ok(Ok(Some(SubscribeToShardEventStream::SubscribeToShardEvent(event)))) => event,
                 Ok(Ok(Some(_))) => continue,

@@ -20,6 +20,9 @@ const REST: Duration = Duration::from_millis(200);
 /// How long is waited at the most while nothing comes.
 const IDLE: Duration = Duration::from_secs(1);
 
+/// How long is waited after a fault at the most.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10);
+
 /// Keeps the calls for one shard inside its limits.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -45,22 +48,30 @@ impl Pace {
         Self { calls: VecDeque::with_capacity(CALLS), not_before: Instant::now(), idle: idle() }
     }
 
-    /// Waits until the shard may be asked again, and counts the call.
-    pub(crate) async fn call(&mut self) {
+    /// Waits until the shard may be asked again.
+    pub(crate) async fn wait(&self) {
+        sleep_until(self.due()).await;
+    }
+
+    fn due(&self) -> Instant {
         let window = self.calls.front().filter(|_| self.calls.len() >= CALLS).map(|first| *first + WINDOW);
-        sleep_until(window.map_or(self.not_before, |window| window.max(self.not_before))).await;
+        window.map_or(self.not_before, |window| window.max(self.not_before))
+    }
+
+    /// Counts a call.
+    pub(crate) fn called(&mut self, now: Instant) {
         if self.calls.len() >= CALLS {
             self.calls.pop_front();
         }
-        self.calls.push_back(Instant::now());
+        self.calls.push_back(now);
     }
 
     /// Takes the size and kind of an answer into account: at once while behind, else after a rest, and longer and
     /// longer while nothing comes.
-    pub(crate) fn answered(&mut self, bytes: usize, answer: Answer) {
-        let called = self.calls.back().copied().unwrap_or_else(Instant::now);
+    pub(crate) fn answered(&mut self, now: Instant, bytes: usize, answer: Answer) {
+        let called = self.calls.back().copied().unwrap_or(now);
         let size = u32::try_from(bytes).map_or(f64::from(u32::MAX), f64::from);
-        let paid = Instant::now() + Duration::from_secs_f64(size / BYTES_PER_SECOND);
+        let paid = now + Duration::from_secs_f64(size / BYTES_PER_SECOND);
         if answer != Answer::Nothing {
             self.idle = idle();
         }
@@ -110,6 +121,11 @@ impl Trouble {
     /// # Errors
     /// The fault, where waiting does not help.
     pub(crate) async fn wait(&mut self, shard: &str, error: Error, queue: &Queue) -> Result<()> {
+        sleep(self.note(shard, error, queue)?).await;
+        Ok(())
+    }
+
+    fn note(&mut self, shard: &str, error: Error, queue: &Queue) -> Result<Duration> {
         if !error.is_retryable() {
             return Err(error);
         }
@@ -118,8 +134,7 @@ impl Trouble {
         if self.failures >= Self::REPORTED {
             queue.error(error);
         }
-        sleep(self.pauses.next().unwrap_or(Duration::from_secs(10))).await;
-        Ok(())
+        Ok(self.pauses.next().unwrap_or(LONGEST))
     }
 }
 
@@ -127,71 +142,70 @@ pub(crate) fn pauses() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_jitter()
         .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(Duration::from_secs(10))
+        .with_max_delay(LONGEST)
         .without_max_times()
         .build()
 }
 
 #[cfg(test)]
 mod tests {
+    use futures::FutureExt;
+    use headwater_core::ErrorKind;
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn five_calls_a_second_and_two_megabytes() {
-        let begun = Instant::now();
-        let mut pace = Pace::new();
-        for _ in 0..11 {
-            pace.call().await;
-            pace.answered(0, Answer::Behind);
-        }
-        // Five at once, five a second later, one more after that.
-        assert_eq!(begun.elapsed().as_secs(), 2);
-        pace.call().await;
-        pace.answered(10_000_000, Answer::Behind);
-        let paid = Instant::now();
-        pace.call().await;
-        assert_eq!(paid.elapsed().as_secs(), 5);
+    /// Calls as early as may be; gives how long after `begun` that is.
+    fn call(pace: &mut Pace, begun: Instant, bytes: usize, answer: Answer) -> Duration {
+        let due = pace.due();
+        pace.called(due);
+        pace.answered(due, bytes, answer);
+        due - begun
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn rests_when_all_is_read_and_longer_while_nothing_comes() {
+    #[test]
+    fn five_calls_a_second_and_two_megabytes() {
         let mut pace = Pace::new();
-        let mut waited = async |answer| {
-            let begun = Instant::now();
-            pace.answered(0, answer);
-            pace.call().await;
-            begun.elapsed()
-        };
-        waited(Answer::Behind).await;
-        assert!(waited(Answer::Records).await >= REST);
-        let first = waited(Answer::Nothing).await;
-        assert!(first >= REST && first <= 2 * REST, "{first:?}");
-        for _ in 0..10 {
-            waited(Answer::Nothing).await;
-        }
-        let last = waited(Answer::Nothing).await;
-        assert!(last >= IDLE && last <= 2 * IDLE, "{last:?}");
-        waited(Answer::Records).await;
-        let first = waited(Answer::Nothing).await;
-        assert!(first <= 2 * REST, "{first:?}");
+        let begun = pace.not_before;
+        let calls = [(); 11].map(|()| call(&mut pace, begun, 0, Answer::Behind).as_secs());
+        assert_eq!(calls, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2]);
+        let large = call(&mut pace, begun, 10_000_000, Answer::Behind);
+        assert_eq!((call(&mut pace, begun, 0, Answer::Behind) - large).as_secs(), 5);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn faults_are_waited_for_and_reported_when_they_last() {
-        use futures::FutureExt;
-        use headwater_core::ErrorKind;
+    #[test]
+    fn rests_when_all_is_read_and_longer_while_nothing_comes() {
+        let mut pace = Pace::new();
+        let begun = pace.not_before;
+        let mut rest = |answer| call(&mut pace, begun, 0, answer);
+        let first = rest(Answer::Records);
+        let second = rest(Answer::Nothing);
+        assert_eq!(second - first, REST);
+        let third = rest(Answer::Nothing);
+        assert!(third - second >= REST && third - second <= 2 * REST, "{:?}", third - second);
+        let mut last = (0..10).fold(third, |_, _| rest(Answer::Nothing));
+        let idle = rest(Answer::Records) - last;
+        assert!(idle >= IDLE && idle <= 2 * IDLE, "{idle:?}");
+        last = rest(Answer::Nothing);
+        let fresh = rest(Answer::Nothing) - last;
+        assert!(fresh <= 2 * REST, "{fresh:?}");
+    }
 
+    #[tokio::test]
+    async fn faults_are_reported_when_they_last() {
         let queue = Queue::new(1);
         let mut trouble = Trouble::new();
         let fault = || Error::new(ErrorKind::Throttled, "slow down");
+        let mut before = Duration::ZERO;
         for _ in 1..Trouble::REPORTED {
-            trouble.wait("s", fault(), &queue).await.unwrap();
+            let pause = trouble.note("s", fault(), &queue).unwrap();
+            assert!(pause >= before, "{pause:?} after {before:?}");
+            before = pause / 2;
         }
         assert!(queue.next().now_or_never().is_none());
-        trouble.wait("s", fault(), &queue).await.unwrap();
+        trouble.note("s", fault(), &queue).unwrap();
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::Throttled);
         trouble.over();
-        trouble.wait("s", fault(), &queue).await.unwrap();
+        trouble.note("s", fault(), &queue).unwrap();
         assert!(queue.next().now_or_never().is_none());
         let lasting = trouble.wait("s", Error::new(ErrorKind::PermissionDenied, "no"), &queue).await;
         assert_eq!(lasting.unwrap_err().kind(), ErrorKind::PermissionDenied);

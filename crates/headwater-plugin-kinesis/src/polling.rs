@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use headwater_core::{Micros, Result};
+use headwater_core::{ErrorKind, Micros, Result};
 use tokio::time::{Instant, sleep};
 
 use crate::cursor::Begin;
@@ -21,6 +21,7 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
     let mut trouble = Trouble::new();
     let mut iterator: Option<(String, Instant)> = None;
     loop {
+        pace.wait().await;
         // While there is no room the iterator may die: it is made anew from the position.
         let (mut room, limit) = delivery.room().await;
         iterator = iterator.filter(|(_, made)| made.elapsed() < ITERATOR_LIFE);
@@ -35,7 +36,7 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
                 }
             },
         };
-        pace.call().await;
+        pace.called(Instant::now());
         let answer = match delivery.shared().stream.records(&current, Some(limit)).await {
             Ok(answer) => answer,
             Err(error) => {
@@ -52,6 +53,7 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
         drop(room);
         let caught_up = answer.millis_behind_latest == Some(0) && !full;
         pace.answered(
+            Instant::now(),
             bytes,
             match (caught_up, records.is_empty()) {
                 (false, _) => Answer::Behind,
@@ -75,7 +77,8 @@ async fn make_iterator(delivery: &mut Delivery) -> Result<String> {
     if let Begin::At(time) = begin {
         wait_for(delivery, time).await;
     }
-    delivery.shared().stream.iterator(delivery.shard(), &begin).await
+    let made = delivery.shared().stream.iterator(delivery.shard(), &begin).await;
+    made.map_err(|error| if error.kind() == ErrorKind::PositionLost { delivery.refused(error) } else { error })
 }
 
 /// Waits until it is `time`: no server begins in the future.

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 use crate::client::Stream;
 use crate::config::KinesisConfig;
 use crate::error::{IN_USE, code, kinesis};
-use crate::pace::pauses;
+use crate::pace::{LONGEST, pauses};
 
 /// Kinesis takes so many records in one call,
 const CALL_RECORDS: usize = 500;
@@ -105,7 +105,7 @@ impl StreamProducer for KinesisProducer {
                 }
             };
             if refused {
-                sleep(waits.next().unwrap_or(Duration::from_secs(10))).await;
+                sleep(waits.next().unwrap_or(LONGEST)).await;
             } else {
                 waits = pauses();
             }

@@ -44,14 +44,14 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for room. An empty queue has room for anything.
+    /// Waits for room: for one byte at least. An empty queue has room for anything.
     pub(crate) async fn reserve(self: &Arc<Self>, bytes: usize) -> Room {
         loop {
             // Made before looking, so that no change between looking and waiting is missed.
             let drained = self.drained.notified();
             {
                 let mut state = self.lock();
-                if state.bytes == 0 || state.bytes.saturating_add(bytes) <= self.limit {
+                if state.bytes == 0 || state.bytes.saturating_add(bytes.max(1)) <= self.limit {
                     state.bytes += bytes;
                     return Room { queue: Arc::clone(self), bytes };
                 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_core::stream::Progress;
 use headwater_core::Result;
+use headwater_core::stream::Progress;
 
 use crate::client::Listed;
 use crate::position::Place;
@@ -204,7 +204,8 @@ mod tests {
     #[test]
     fn the_first_start_says_where_to_begin_and_what_to_leave_out() {
         let at = |time| First::Begins(Place::Time(time));
-        let latest = Starts::of_shards([("a", First::Skipped), ("b", First::Skipped), ("c", First::Skipped), ("d", at(5))]);
+        let latest =
+            Starts::of_shards([("a", First::Skipped), ("b", First::Skipped), ("c", First::Skipped), ("d", at(5))]);
         let mut shards = shards(&[], &latest);
         assert_eq!(shards.ready(), ["d"]);
         assert_eq!(shards.read("d"), Some(Place::Time(5)));

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use headwater_core::stream::{ReaderContext, StartPosition};
 use headwater_core::{Error, Micros, Position, Result};
+use tokio::time::Instant;
 
 use crate::client::{Listed, Stream, micros};
 use crate::cursor::Begin;
@@ -98,7 +99,8 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
     let mut pace = Pace::new();
     let mut place = Place::Time(time);
     loop {
-        pace.call().await;
+        pace.wait().await;
+        pace.called(Instant::now());
         let answer = stream.records(&iterator, None).await?;
         for record in &answer.records {
             // Some servers begin earlier than they are asked to.
@@ -108,7 +110,7 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
             }
         }
         let bytes = answer.records.iter().map(|record| record.data().as_ref().len()).sum();
-        pace.answered(bytes, Answer::Behind);
+        pace.answered(Instant::now(), bytes, Answer::Behind);
         match answer.next_shard_iterator {
             Some(next) if !answer.records.is_empty() || answer.millis_behind_latest != Some(0) => iterator = next,
             _ => return Ok(place),

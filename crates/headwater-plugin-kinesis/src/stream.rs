@@ -10,8 +10,9 @@ use tokio::sync::OnceCell;
 
 use crate::batch::metadata_schema;
 use crate::client::Stream;
-use crate::config::KinesisConfig;
+use crate::config::{Consumer, KinesisConfig};
 use crate::coordinator::Shared;
+use crate::fan_out;
 use crate::reader::KinesisStreamReader;
 
 /// A data stream as a stream; a shard is a split.
@@ -81,8 +82,11 @@ impl StreamSource for KinesisStreamSource {
             .with_context("stream", self.config.name())
             .with_plugin("kinesis"));
         }
-        let (consumer, on_position_lost) = (self.config.consumer, self.config.on_position_lost);
-        let shared = Shared::new(stream, facts, consumer, on_position_lost, context);
+        let fan_out = match self.config.consumer {
+            Consumer::Polling => None,
+            Consumer::FanOut => Some(fan_out::register(&stream, &facts.arn, &context.group).await?),
+        };
+        let shared = Shared::new(stream, facts, fan_out, self.config.on_position_lost, context);
         Ok(Box::new(KinesisStreamReader::subscribe(shared).await?))
     }
 }

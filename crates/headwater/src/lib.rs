@@ -7,6 +7,7 @@
 //! | --- | --- | --- |
 //! | `file` | streams and tables from files | yes |
 //! | `kafka` | streams from Kafka topics; builds librdkafka, which takes a C compiler and make | |
+//! | `kinesis` | streams from Kinesis data streams; builds the AWS SDK | |
 //! | `parquet` | offline store | yes |
 //! | `sqlite` | online store | yes |
 //! | `sql` | transforms written as SQL | |

@@ -9,7 +9,7 @@ use headwater::{LINKED, Registry, registry};
 const EXPECTED: &[(&str, bool)] = &[
     ("file", cfg!(feature = "file")),
     ("kafka", cfg!(feature = "kafka")),
-    ("kinesis", false),
+    ("kinesis", cfg!(feature = "kinesis")),
     ("memory", true),
     ("parquet", cfg!(feature = "parquet")),
     ("sql", cfg!(feature = "sql")),

@@ -1,0 +1,66 @@
+//! The stream source against its contract, for both ways to fetch records: on an emulator in this process, and on the
+//! server of `AWS_ENDPOINT_URL_KINESIS`.
+
+mod server;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use headwater_core::plugin::OpenContext;
+use headwater_core::stream::StreamSource;
+use headwater_core::{Error, Result, SplitId};
+use headwater_testkit::stream::{Record, StreamFixture};
+use headwater_testkit::{Clause, named, run, stream};
+
+use server::{Server, Stream, shard_id};
+
+#[derive(Clone)]
+struct Kinesis {
+    server: Server,
+    consumer: &'static str,
+}
+
+#[async_trait]
+impl StreamFixture for Kinesis {
+    type Stream = Stream;
+
+    async fn create(&self, splits: usize) -> Result<Stream> {
+        if splits == 0 {
+            return Err(Error::unsupported("a stream has at least one shard"));
+        }
+        self.server.create(splits).await
+    }
+
+    async fn open(&self, stream: &Stream, context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+        stream.open(self.consumer, context)
+    }
+
+    fn split(&self, _: &Stream, index: usize) -> SplitId {
+        SplitId::from(shard_id(index).as_str())
+    }
+
+    async fn produce(&self, stream: &Stream, split: usize, records: &[Record]) -> Result<()> {
+        let values = records.iter().map(|record| record.json().into_bytes()).collect::<Vec<_>>();
+        stream.put(split, &values).await
+    }
+
+    async fn end_split(&self, stream: &Stream, split: usize) -> Result<Vec<usize>> {
+        stream.split(split).await
+    }
+}
+
+fn clauses(label: &str, server: &Server) -> Vec<Clause> {
+    let suite = |consumer| {
+        let fixture = Kinesis { server: server.clone(), consumer };
+        named(&format!("{label}{consumer}"), stream::suite(fixture))
+    };
+    suite("polling").into_iter().chain(suite("fan_out")).collect()
+}
+
+fn main() -> ExitCode {
+    let emulator = Server::plain();
+    let given = Server::given();
+    let clauses = clauses("", &emulator).into_iter();
+    run(clauses.chain(given.iter().flat_map(|server| self::clauses("kinesis-local ", server))))
+}

@@ -1,0 +1,244 @@
+//! Kinesis for tests: an emulator in this process, and the one that the environment names.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard, StreamStatus};
+use axum::Router;
+use ferrokinesis::store::StoreOptions;
+use headwater_core::options::Config;
+use headwater_core::plugin::OpenContext;
+use headwater_core::stream::StreamSource;
+use headwater_core::{Error, Result};
+use headwater_plugin_kinesis::PLUGIN;
+
+pub(crate) fn failed(error: impl std::fmt::Debug) -> Error {
+    Error::unexpected(format!("{error:?}"))
+}
+
+/// An endpoint, and a client that outlives the runtimes of single tests.
+#[derive(Clone)]
+pub(crate) struct Server {
+    pub(crate) endpoint: String,
+    handle: tokio::runtime::Handle,
+    client: Client,
+}
+
+static STREAMS: AtomicU64 = AtomicU64::new(0);
+
+impl Server {
+    /// Starts the emulator on a runtime of its own; `layer` may put something before it.
+    pub(crate) fn start(options: StoreOptions, layer: impl FnOnce(Router) -> Router + Send + 'static) -> Self {
+        let (tell, told) = sync_channel(1);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            runtime.expect("a runtime").block_on(async move {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+                let address = listener.local_addr().expect("an address");
+                tell.send((format!("http://{address}"), tokio::runtime::Handle::current())).expect("somebody waits");
+                let (app, _store) = ferrokinesis::create_app(options);
+                axum::serve(listener, layer(app)).await.expect("the server goes on");
+            });
+        });
+        let (endpoint, handle) = told.recv().expect("the server starts");
+        Self::at(endpoint, handle)
+    }
+
+    /// The emulator without anything before it.
+    pub(crate) fn plain() -> Self {
+        Self::start(options(), |app| app)
+    }
+
+    /// The server that the environment names.
+    pub(crate) fn given() -> Option<Self> {
+        let endpoint = std::env::var("AWS_ENDPOINT_URL_KINESIS").ok().filter(|endpoint| !endpoint.is_empty())?;
+        let (tell, told) = sync_channel(1);
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            tell.send(runtime.handle().clone()).expect("somebody waits");
+            runtime.block_on(std::future::pending::<()>());
+        });
+        Some(Self::at(endpoint, told.recv().expect("the runtime starts")))
+    }
+
+    fn at(endpoint: String, handle: tokio::runtime::Handle) -> Self {
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(&endpoint)
+            .region(Region::new("us-east-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .build();
+        Self { endpoint, handle, client: Client::from_conf(config) }
+    }
+
+    /// Runs a call on the server's runtime, which the client's connections live on.
+    pub(crate) async fn call<T, F>(&self, call: impl FnOnce(Client) -> F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        self.handle.spawn(call(self.client.clone())).await.expect("the call does not panic")
+    }
+
+    /// Makes a stream with a name of its own.
+    pub(crate) async fn create(&self, shards: usize) -> Result<Stream> {
+        let number = STREAMS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("stream-{}-{number}", std::process::id());
+        self.create_named(&name, shards).await
+    }
+
+    /// Makes a stream of this name.
+    pub(crate) async fn create_named(&self, name: &str, shards: usize) -> Result<Stream> {
+        let stream = Stream { server: self.clone(), name: name.to_owned(), ranges: Mutex::default() };
+        let (name, shards) = (name.to_owned(), i32::try_from(shards).map_err(failed)?);
+        self.call(|client| async move { client.create_stream().stream_name(name).shard_count(shards).send().await })
+            .await
+            .map_err(failed)?;
+        stream.settle().await?;
+        Ok(stream)
+    }
+}
+
+/// What the emulator is started with.
+pub(crate) fn options() -> StoreOptions {
+    StoreOptions {
+        create_stream_ms: 0,
+        delete_stream_ms: 0,
+        update_stream_ms: 0,
+        shard_limit: 100_000,
+        ..StoreOptions::default()
+    }
+}
+
+/// A stream of a server.
+pub(crate) struct Stream {
+    pub(crate) server: Server,
+    pub(crate) name: String,
+    /// The hash keys of each shard, by its number.
+    ranges: Mutex<BTreeMap<usize, (u128, u128)>>,
+}
+
+impl Stream {
+    /// Waits until the stream is active and notes its shards.
+    pub(crate) async fn settle(&self) -> Result<()> {
+        loop {
+            let name = self.name.clone();
+            let answer = self
+                .server
+                .call(|client| async move { client.describe_stream_summary().stream_name(name).send().await })
+                .await
+                .map_err(failed)?;
+            let status = answer.stream_description_summary.map(|summary| summary.stream_status);
+            if status == Some(StreamStatus::Active) {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut ranges = BTreeMap::new();
+        for shard in self.shards().await? {
+            let range = shard.hash_key_range().ok_or_else(|| failed("no range"))?;
+            let key = |text: &str| text.parse::<u128>().map_err(failed);
+            let range = (key(&range.starting_hash_key)?, key(&range.ending_hash_key)?);
+            ranges.insert(number_of(&shard.shard_id)?, range);
+        }
+        *self.ranges.lock().expect("no test panics with it") = ranges;
+        Ok(())
+    }
+
+    /// The shards as the server lists them.
+    pub(crate) async fn shards(&self) -> Result<Vec<Shard>> {
+        let name = self.name.clone();
+        let answer =
+            self.server.call(|client| async move { client.list_shards().stream_name(name).send().await }).await;
+        Ok(answer.map_err(failed)?.shards.unwrap_or_default())
+    }
+
+    fn range(&self, shard: usize) -> (u128, u128) {
+        self.ranges.lock().expect("no test panics with it").get(&shard).copied().unwrap_or_default()
+    }
+
+    /// Puts values into one shard, in order.
+    pub(crate) async fn put(&self, shard: usize, values: &[Vec<u8>]) -> Result<()> {
+        let (start, _) = self.range(shard);
+        // No more than a megabyte or so in a call.
+        for values in values.chunk_by(|a, b| a.len() + b.len() < 20_000).flat_map(|values| values.chunks(100)) {
+            let entry = |value: &Vec<u8>| {
+                let entry = PutRecordsRequestEntry::builder().partition_key("key").explicit_hash_key(start.to_string());
+                entry.data(Blob::new(value.clone())).build().map_err(failed)
+            };
+            let entries = values.iter().map(entry).collect::<Result<Vec<_>>>()?;
+            let name = self.name.clone();
+            let answer =
+                self.server
+                    .call(|client| async move {
+                        client.put_records().stream_name(name).set_records(Some(entries)).send().await
+                    })
+                    .await
+                    .map_err(failed)?;
+            if answer.failed_record_count.unwrap_or(0) > 0 {
+                return Err(failed(answer));
+            }
+        }
+        Ok(())
+    }
+
+    /// Splits a shard in the middle; gives the numbers of the children.
+    pub(crate) async fn split(&self, shard: usize) -> Result<Vec<usize>> {
+        let (start, end) = self.range(shard);
+        let middle = start + (end - start) / 2 + 1;
+        let before = self.shards().await?.len();
+        let (name, id) = (self.name.clone(), shard_id(shard));
+        self.server
+            .call(|client| async move {
+                let split = client.split_shard().stream_name(name).shard_to_split(id);
+                split.new_starting_hash_key(middle.to_string()).send().await
+            })
+            .await
+            .map_err(failed)?;
+        self.settle().await?;
+        Ok(vec![before, before + 1])
+    }
+
+    /// Merges two neighbours; gives the number of the child.
+    #[allow(dead_code)] // Not every test binary merges.
+    pub(crate) async fn merge(&self, one: usize, other: usize) -> Result<usize> {
+        let before = self.shards().await?.len();
+        let (name, one, other) = (self.name.clone(), shard_id(one), shard_id(other));
+        self.server
+            .call(|client| async move {
+                client.merge_shards().stream_name(name).shard_to_merge(one).adjacent_shard_to_merge(other).send().await
+            })
+            .await
+            .map_err(failed)?;
+        self.settle().await?;
+        Ok(before)
+    }
+
+    /// Opens the source, as a process would that finds the stream.
+    pub(crate) fn open(&self, consumer: &str, context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+        self.open_with(&[("consumer", consumer)], context)
+    }
+
+    /// Opens the source with more options.
+    pub(crate) fn open_with(&self, options: &[(&str, &str)], context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+        let own = [("stream_name", self.name.as_str()), ("endpoint_url", self.server.endpoint.as_str())];
+        let options = own.iter().chain(options).map(|(key, value)| ((*key).to_owned(), (*value).into()));
+        let config = Config { name: "source `events`".into(), options: options.collect(), base_dir: ".".into() };
+        (PLUGIN.stream.ok_or_else(|| failed("no stream role"))?.open)(&config, context)
+    }
+}
+
+/// The name of the shard with this number.
+pub(crate) fn shard_id(shard: usize) -> String {
+    format!("shardId-{shard:012}")
+}
+
+fn number_of(shard: &str) -> Result<usize> {
+    shard.trim_start_matches("shardId-").parse().map_err(failed)
+}
