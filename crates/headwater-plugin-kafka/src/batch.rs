@@ -2,63 +2,113 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Builder, RecordBatch, TimestampMicrosecondBuilder};
-use headwater_core::stream::{Lag, Payload, StreamBatch};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, BinaryBuilder, Int32Array, Int64Array, MapBuilder, RecordBatch, StringBuilder,
+    TimestampMicrosecondArray, new_null_array,
+};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use headwater_core::definitions::timestamp_type;
+use headwater_core::stream::{Lag, METADATA_KEY, METADATA_TIMESTAMP, Payload, StreamBatch};
 use headwater_core::{Position, SplitId};
-use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
 
+use crate::mark::Mark;
 use crate::splits::partition;
-use crate::stream::metadata_schema;
+
+/// The columns that a transform sees beside the record's own.
+pub(crate) fn metadata_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new(METADATA_TIMESTAMP, timestamp_type(), true),
+        Field::new(METADATA_KEY, DataType::Binary, true),
+        Field::new("__partition", DataType::Int32, false),
+        Field::new("__offset", DataType::Int64, false),
+        Field::new("__headers", headers_type(), true),
+    ]))
+}
+
+/// A map from a header's name to its bytes, in the order of the record. Null where a record has no headers.
+fn headers_type() -> DataType {
+    let entry =
+        Fields::from(vec![Field::new("keys", DataType::Utf8, false), Field::new("values", DataType::Binary, true)]);
+    DataType::Map(Arc::new(Field::new("entries", DataType::Struct(entry), false)), false)
+}
 
 /// Gathers records as columns.
 #[derive(Default)]
 pub(crate) struct BatchBuilder {
-    positions: BinaryBuilder,
     values: BinaryBuilder,
     timestamps: Vec<Option<i64>>,
     keys: BinaryBuilder,
-    offsets: Int64Builder,
-    last: Option<Position>,
+    offsets: Vec<i64>,
+    /// Made when the first record with headers comes: most topics have none.
+    headers: Option<MapBuilder<StringBuilder, BinaryBuilder>>,
 }
 
 impl BatchBuilder {
     /// Adds a record; gives its size.
     pub(crate) fn add(&mut self, message: &BorrowedMessage<'_>) -> usize {
-        let Ok(offset) = u64::try_from(message.offset()) else { return 0 };
-        let position = Position::from_u64(offset);
-        self.positions.append_value(position.as_bytes());
+        let mut bytes = message.payload_len() + message.key_len() + 64;
+        if let Some(headers) = message.headers() {
+            bytes += self.add_headers(headers);
+        } else if let Some(column) = &mut self.headers {
+            // Keys and values are as long as each other, so this cannot fail.
+            let _ = column.append(false);
+        }
         self.values.append_option(message.payload());
         self.timestamps.push(message.timestamp().to_millis().and_then(|millis| millis.checked_mul(1000)));
         self.keys.append_option(message.key());
-        self.offsets.append_value(message.offset());
-        self.last = Some(position);
-        message.payload_len() + message.key_len() + 64
+        self.offsets.push(message.offset());
+        bytes
     }
 
-    /// The batch of what was added since the last time, if anything was.
-    pub(crate) fn finish(&mut self, split: SplitId) -> Option<StreamBatch> {
-        let through = self.last.take()?;
-        let mut timestamps = TimestampMicrosecondBuilder::with_capacity(self.timestamps.len()).with_timezone("UTC");
-        for timestamp in self.timestamps.drain(..) {
-            timestamps.append_option(timestamp);
+    fn add_headers(&mut self, headers: &impl Headers) -> usize {
+        let before = self.offsets.len();
+        let column = self.headers.get_or_insert_with(|| {
+            let mut column = MapBuilder::new(None, StringBuilder::new(), BinaryBuilder::new());
+            for _ in 0..before {
+                let _ = column.append(false);
+            }
+            column
+        });
+        let mut bytes = 0;
+        for header in headers.iter() {
+            column.keys().append_value(header.key);
+            column.values().append_option(header.value);
+            bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
         }
-        let offsets = self.offsets.finish();
-        let number = partition(&split).unwrap_or_default();
+        let _ = column.append(true);
+        bytes
+    }
+
+    /// The batch of what was added since the last time, if anything was, and the mark of its last record.
+    pub(crate) fn finish(&mut self, split: SplitId) -> Option<(StreamBatch, Mark)> {
+        let rows = self.offsets.len();
+        let last = *self.offsets.last()?;
+        let positions: Vec<[u8; 8]> = self.offsets.iter().map(|offset| offset.to_be_bytes()).collect();
+        let timestamps = std::mem::take(&mut self.timestamps);
+        let (keys, values) = (self.keys.finish(), self.values.finish());
+        let mark = Mark::new(last, timestamps.last().copied().flatten(), at(&keys, rows - 1), at(&values, rows - 1));
+        let headers: ArrayRef = match self.headers.take() {
+            Some(mut headers) => Arc::new(headers.finish()),
+            None => new_null_array(&headers_type(), rows),
+        };
         let columns: Vec<ArrayRef> = vec![
-            Arc::new(timestamps.finish()),
-            Arc::new(self.keys.finish()),
-            Arc::new(Int32Array::from_value(number, offsets.len())),
-            Arc::new(offsets),
+            Arc::new(TimestampMicrosecondArray::from(timestamps).with_timezone("UTC")),
+            Arc::new(keys),
+            Arc::new(Int32Array::from_value(partition(&split).unwrap_or_default(), rows)),
+            Arc::new(Int64Array::from(std::mem::take(&mut self.offsets))),
+            headers,
         ];
-        Some(StreamBatch {
+        let batch = StreamBatch {
             split,
-            payload: Payload::Encoded(self.values.finish()),
-            positions: self.positions.finish(),
+            payload: Payload::Encoded(values),
+            positions: BinaryArray::from_iter_values(positions),
             // The columns were made by this schema, with one value for each record.
             metadata: RecordBatch::try_new(metadata_schema(), columns).ok(),
-            through,
+            through: crate::splits::before(last + 1),
             lag: None,
-        })
+        };
+        Some((batch, mark))
     }
 
     /// A batch without records, to step over what no reader sees.
@@ -73,4 +123,8 @@ impl BatchBuilder {
             lag,
         }
     }
+}
+
+fn at(values: &BinaryArray, row: usize) -> Option<&[u8]> {
+    values.is_valid(row).then(|| values.value(row))
 }

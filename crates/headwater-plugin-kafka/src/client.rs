@@ -14,16 +14,28 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// What every client of this source has in common.
 pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", &config.bootstrap_servers);
     client.set("client.id", "headwater");
-    for (key, value) in &config.options {
+    for (key, value) in config.options.iter() {
         client.set(key, value);
     }
+    client.set("bootstrap.servers", &config.bootstrap_servers);
+    client
+}
+
+/// The configuration of a client that is no member of a group: it asks questions.
+pub(crate) fn outsider(config: &KafkaConfig) -> ClientConfig {
+    let mut client = base(config);
+    for property in ["group.protocol", "group.remote.assignor"] {
+        client.remove(property);
+    }
+    client.set("enable.auto.commit", "false");
+    let isolation = config.options.get("isolation.level").unwrap_or("read_committed");
+    client.set("isolation.level", isolation);
     client
 }
 
 /// The configuration of a group's member.
-pub(crate) fn consumer(config: &KafkaConfig, group: &str, buffer_bytes: usize) -> ClientConfig {
+pub(crate) fn consumer(config: &KafkaConfig, group: &str, buffer_bytes: usize, refresh: Duration) -> ClientConfig {
     let mut client = base(config);
     let mut default = |key: &str, value: &str| {
         if client.get(key).is_none() {
@@ -31,20 +43,24 @@ pub(crate) fn consumer(config: &KafkaConfig, group: &str, buffer_bytes: usize) -
         }
     };
     // The newer group protocol brings its own assignor and session; librdkafka refuses the classic options beside it.
-    if config.options.get("group.protocol").map(String::as_str) != Some("consumer") {
+    if !config.newer_protocol() {
         default("partition.assignment.strategy", "cooperative-sticky");
         default("session.timeout.ms", "6000");
         default("heartbeat.interval.ms", "2000");
     }
-    // Liveness is the session's business. A member whose stores are away for long keeps its partitions.
-    default("max.poll.interval.ms", "86400000");
+    // A thread polls whatever the stores do; the longest it does not is while a partition is handed over.
+    let longest = (config.revoke_timeout.to_std() * 2).clamp(Duration::from_secs(300), Duration::from_secs(86_400));
+    default("max.poll.interval.ms", &longest.as_millis().to_string());
     default("isolation.level", "read_committed");
-    default("topic.metadata.refresh.interval.ms", "10000");
+    default("topic.metadata.refresh.interval.ms", &refresh.as_millis().max(10).to_string());
     // Half of the buffer waits in librdkafka, half as Arrow.
     default("queued.max.messages.kbytes", &(buffer_bytes / 2048).clamp(1024, 2_097_151).to_string());
     default("fetch.queue.backoff.ms", "5");
+    // A leader that moves, and a broker that comes back, are found again soon.
+    default("fetch.error.backoff.ms", "100");
+    default("reconnect.backoff.max.ms", "1000");
     // The end of a partition behind control records is only told in the statistics.
-    default("statistics.interval.ms", "1000");
+    client.set("statistics.interval.ms", "1000");
     client.set("group.id", group);
     if let Some(instance) = &config.instance_id {
         client.set("group.instance.id", instance);
@@ -57,7 +73,11 @@ pub(crate) fn consumer(config: &KafkaConfig, group: &str, buffer_bytes: usize) -
     client
 }
 
-/// Asks librdkafka whether it takes the configuration, without connecting.
-pub(crate) fn check(client: &ClientConfig) -> Result<()> {
+/// Asks librdkafka whether it knows the properties, without connecting.
+///
+/// # Errors
+/// `Invalid`, naming the property that it refuses.
+pub(crate) fn check(config: &KafkaConfig) -> Result<()> {
+    let client = consumer(config, "check", 64 << 20, Duration::from_secs(10));
     client.create_native_config().map(drop).map_err(|error| kafka(error, "use these options"))
 }

@@ -15,7 +15,7 @@ headwater_core::options! {
         /// The topic.
         topic: String,
         /// Properties of librdkafka, handed through as they are: SASL, TLS, fetch sizes.
-        options: BTreeMap<String, String> = BTreeMap::new(),
+        options: Properties = Properties::default(),
         /// The URL of a Confluent schema registry, for records framed with a schema id.
         schema_registry_url: Option<String> = None,
         /// The user of the schema registry.
@@ -30,6 +30,36 @@ headwater_core::options! {
         tombstones: Tombstones = Tombstones::Ignore,
         /// What to do when retention has removed the position to resume from: `fail`, or go on at the `earliest`.
         on_position_lost: OnPositionLost = OnPositionLost::Fail,
+    }
+}
+
+/// Properties of librdkafka by name. `Debug` shows the names alone: a value may be a password.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Properties(BTreeMap<String, String>);
+
+impl Properties {
+    /// The value of a property, where it is given.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+}
+
+impl std::fmt::Debug for Properties {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+impl OptionValue for Properties {
+    const KIND: OptionType = OptionType::Map;
+
+    fn read(value: &Value) -> Result<Self, String> {
+        BTreeMap::read(value).map(Self)
     }
 }
 
@@ -52,7 +82,7 @@ impl OptionValue for Tombstones {
 }
 
 /// Properties of librdkafka that Headwater sets itself, and the option that says the same.
-const OWN: [(&str, &str); 8] = [
+const OWN: [(&str, &str); 9] = [
     ("bootstrap.servers", "bootstrap_servers"),
     ("metadata.broker.list", "bootstrap_servers"),
     ("group.instance.id", "instance_id"),
@@ -61,6 +91,15 @@ const OWN: [(&str, &str); 8] = [
     ("enable.auto.commit", "nothing: commits follow what is stored"),
     ("enable.auto.offset.store", "nothing: commits follow what is stored"),
     ("enable.partition.eof", "nothing: the reader needs it"),
+    ("statistics.interval.ms", "nothing: the reader needs them"),
+];
+
+/// Properties of the classic group protocol, which librdkafka refuses beside the newer one, and what stands for them.
+const CLASSIC: [(&str, &str); 4] = [
+    ("session.timeout.ms", "the broker's `group.consumer.session.timeout.ms`"),
+    ("heartbeat.interval.ms", "the broker's `group.consumer.heartbeat.interval.ms`"),
+    ("partition.assignment.strategy", "`group.remote.assignor`"),
+    ("group.protocol.type", "nothing"),
 ];
 
 impl KafkaConfig {
@@ -85,8 +124,18 @@ impl KafkaConfig {
             ));
         }
         for (property, instead) in OWN {
-            if self.options.contains_key(property) {
+            if self.options.get(property).is_some() {
                 faults.push(format!("option `options`: `{property}` is decided by {instead}"));
+            }
+        }
+        if self.newer_protocol() {
+            for (property, instead) in CLASSIC {
+                if self.options.get(property).is_some() {
+                    faults.push(format!(
+                        "option `options`: `{property}` belongs to the classic group protocol; beside `group.protocol: \
+                         consumer` it is decided by {instead}"
+                    ));
+                }
             }
         }
         if let Some(url) = &self.schema_registry_url {
@@ -115,5 +164,10 @@ impl KafkaConfig {
             );
         }
         if faults.is_empty() { Ok(()) } else { Err(Error::invalid(format!("{name}: {}", faults.join("; ")))) }
+    }
+
+    /// Whether the group is kept by the newer protocol, which the broker drives.
+    pub(crate) fn newer_protocol(&self) -> bool {
+        self.options.get("group.protocol") == Some("consumer")
     }
 }

@@ -3,9 +3,15 @@
 use headwater_core::{Error, ErrorKind};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+/// What the names of properties have in them whose values are not to be shown.
+const SECRET_WORDS: [&str; 8] = ["password", "secret", "token", "credential", "key", "pem", "jaas", "oauthbearer"];
+
 /// Maps an error of librdkafka; `doing` says what was being done.
 pub(crate) fn kafka(error: KafkaError, doing: &'static str) -> Error {
     use RDKafkaErrorCode as Code;
+    if let KafkaError::ClientConfig(_, description, property, _) = &error {
+        return refused(property, description);
+    }
     let kind = match error.rdkafka_error_code() {
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => ErrorKind::NotFound,
         Some(
@@ -17,12 +23,33 @@ pub(crate) fn kafka(error: KafkaError, doing: &'static str) -> Error {
         ) => ErrorKind::PermissionDenied,
         Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => ErrorKind::PositionLost,
         Some(Code::ThrottlingQuotaExceeded) => ErrorKind::Throttled,
-        Some(Code::InvalidArgument | Code::InvalidConfig | Code::UnsupportedFeature) => ErrorKind::Invalid,
+        Some(Code::FencedInstanceId | Code::UnreleasedInstanceId) => {
+            return Error::new(ErrorKind::Conflict, "another worker of the group has the same `instance_id`")
+                .with_plugin("kafka")
+                .with_source(error);
+        }
+        Some(
+            Code::InvalidArgument | Code::InvalidConfig | Code::UnsupportedFeature | Code::InconsistentGroupProtocol,
+        ) => ErrorKind::Invalid,
         _ => match &error {
-            KafkaError::ClientConfig(..) | KafkaError::ClientCreation(_) => ErrorKind::Invalid,
+            KafkaError::ClientCreation(_) => ErrorKind::Invalid,
             KafkaError::MessageConsumptionFatal(_) => ErrorKind::Unexpected,
             _ => ErrorKind::Unavailable,
         },
     };
     Error::new(kind, format!("cannot {doing}")).with_plugin("kafka").with_source(error)
+}
+
+/// A property that librdkafka does not take. librdkafka's own error repeats the value, which may be a secret.
+fn refused(property: &str, description: &str) -> Error {
+    let unknown = description.starts_with("No such");
+    let name = property.to_ascii_lowercase();
+    let why = if unknown {
+        "there is no such property".to_owned()
+    } else if SECRET_WORDS.iter().any(|word| name.contains(word)) {
+        "its value is wrong, and not shown here".to_owned()
+    } else {
+        description.to_owned()
+    };
+    Error::invalid(format!("librdkafka refuses the property `{property}`: {why}")).with_plugin("kafka")
 }

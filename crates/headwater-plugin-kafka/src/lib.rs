@@ -8,6 +8,10 @@ mod config;
 #[cfg(feature = "client")]
 mod error;
 #[cfg(feature = "client")]
+mod mark;
+#[cfg(feature = "client")]
+mod member;
+#[cfg(feature = "client")]
 mod producer;
 #[cfg(feature = "client")]
 mod queue;
@@ -15,6 +19,8 @@ mod queue;
 mod reader;
 #[cfg(feature = "client")]
 mod registry;
+#[cfg(feature = "client")]
+mod resolve;
 #[cfg(feature = "client")]
 mod splits;
 #[cfg(feature = "client")]
@@ -36,7 +42,7 @@ use headwater_core::{Error, Result};
 #[cfg(feature = "client")]
 use headwater_core::{StreamProducer, StreamSource};
 
-pub use config::{KafkaConfig, Tombstones};
+pub use config::{KafkaConfig, Properties, Tombstones};
 #[cfg(feature = "client")]
 pub use producer::KafkaProducer;
 #[cfg(feature = "client")]
@@ -76,7 +82,10 @@ const fn plugin() -> Plugin {
 }
 
 fn check(config: &Config, source: &SourceContext) -> Result<()> {
-    KafkaConfig::from_config(config)?.validate(&config.name)?;
+    let options = KafkaConfig::from_config(config)?;
+    options.validate(&config.name)?;
+    #[cfg(feature = "client")]
+    client::check(&options).map_err(|error| error.with_context("of", &config.name))?;
     if source.record_format.is_none() {
         return Err(Error::invalid(
             "`record_format` is missing: Kafka's records are bytes, such as `{ type: json, schema: driver_id bigint }`",

@@ -157,14 +157,6 @@ impl Queue {
         self.lock().closed
     }
 
-    /// Waits until the reader is closed, `patience` at the most.
-    pub(crate) fn wait_closed(&self, patience: Duration) {
-        let state = self.lock();
-        if !state.closed {
-            drop(self.drained.wait_timeout(state, patience));
-        }
-    }
-
     /// The reader wants nothing more.
     pub(crate) fn close(&self) {
         self.lock().closed = true;
@@ -177,7 +169,7 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// The next event; `None` when the thread has ended. Cancel-safe: an event is taken only to be returned.
+    /// The next event; `None` once the reader is closed. Cancel-safe: an event is taken only to be returned.
     pub(crate) async fn next(&self, to_acknowledge: &mut Option<Arc<Acknowledged>>) -> Option<Result<StreamEvent>> {
         loop {
             let filled = self.filled.notified();
@@ -200,7 +192,8 @@ impl Queue {
                     });
                 }
                 if state.ended {
-                    return None;
+                    let died = || Error::unexpected("the polling thread has died").with_plugin("kafka");
+                    return if state.closed { None } else { Some(Err(died())) };
                 }
             }
             filled.await;

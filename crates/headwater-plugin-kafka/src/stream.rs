@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use headwater_core::definitions::timestamp_type;
 use headwater_core::options::{Config, Options};
 use headwater_core::plugin::OpenContext;
-use headwater_core::stream::{
-    METADATA_KEY, METADATA_TIMESTAMP, ReaderContext, SchemaRegistry, SplitInfo, StreamCapabilities,
-};
+use headwater_core::stream::{ReaderContext, SchemaRegistry, SplitInfo, StreamCapabilities};
 use headwater_core::{Error, Result, StreamReader, StreamSource};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::runtime::Handle;
 
+use crate::batch::metadata_schema;
 use crate::client::{self, REQUEST_TIMEOUT};
 use crate::config::{KafkaConfig, Tombstones};
 use crate::error::kafka;
@@ -34,20 +33,10 @@ impl KafkaStreamSource {
     /// `Invalid` for options that are wrong or that librdkafka refuses.
     pub fn open(config: &Config, _: &OpenContext) -> Result<Self> {
         let config = KafkaConfig::from_config(config)?;
-        client::check(&client::consumer(&config, "check", 64 << 20))?;
+        client::check(&config)?;
         let registry = ConfluentRegistry::open(&config)?.map(Arc::new);
         Ok(Self { config: Arc::new(config), registry })
     }
-}
-
-/// The columns that a transform sees beside the record's own.
-pub(crate) fn metadata_schema() -> SchemaRef {
-    Arc::new(Schema::new(vec![
-        Field::new(METADATA_TIMESTAMP, timestamp_type(), true),
-        Field::new(METADATA_KEY, DataType::Binary, true),
-        Field::new("__partition", DataType::Int32, false),
-        Field::new("__offset", DataType::Int64, false),
-    ]))
 }
 
 #[async_trait]
@@ -73,9 +62,7 @@ impl StreamSource for KafkaStreamSource {
     async fn discover(&self) -> Result<Vec<SplitInfo>> {
         let config = Arc::clone(&self.config);
         blocking(move || {
-            let mut client = client::base(&config);
-            client
-                .set("isolation.level", config.options.get("isolation.level").map_or("read_committed", |level| level));
+            let client = client::outsider(&config);
             let consumer: BaseConsumer = client.create().map_err(|error| kafka(error, "make a client"))?;
             let mut splits = Vec::new();
             for partition in partitions(&consumer, &config.topic)? {
@@ -96,8 +83,8 @@ impl StreamSource for KafkaStreamSource {
     }
 
     async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>> {
-        let reader = KafkaStreamReader::subscribe(Arc::clone(&self.config), context)?;
-        Ok(Box::new(reader))
+        let (config, runtime) = (Arc::clone(&self.config), Handle::current());
+        Ok(Box::new(blocking(move || KafkaStreamReader::subscribe(config, context, runtime)).await?))
     }
 
     fn schemas(&self) -> Option<Arc<dyn SchemaRegistry>> {

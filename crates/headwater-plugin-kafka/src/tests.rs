@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use headwater_core::options::{Config, Options};
 use headwater_core::plugin::SourceContext;
 use headwater_core::stream::OnPositionLost;
@@ -35,7 +33,7 @@ fn the_readme_lists_every_option() {
 fn defaults_are_those_of_the_contract() {
     let options =
         KafkaConfig::from_config(&config(json!({"bootstrap_servers": "localhost:9092", "topic": "drivers"}))).unwrap();
-    assert_eq!(options.options, BTreeMap::new());
+    assert_eq!(options.options, Properties::default());
     assert_eq!(options.revoke_timeout.to_std().as_secs(), 10);
     assert_eq!(options.tombstones, Tombstones::Ignore);
     assert_eq!(options.on_position_lost, OnPositionLost::Fail);
@@ -63,13 +61,35 @@ fn wrong_options_are_all_named() {
 }
 
 #[test]
+fn the_newer_protocol_takes_no_classic_options() {
+    let with = |property: &str| {
+        fault(json!({
+            "bootstrap_servers": "localhost:9092", "topic": "drivers",
+            "options": {"group.protocol": "consumer", property: "1"},
+        }))
+    };
+    let message = with("session.timeout.ms");
+    assert!(message.contains("`session.timeout.ms` belongs to the classic group protocol"), "{message}");
+    assert!(message.contains("the broker's `group.consumer.session.timeout.ms`"), "{message}");
+    assert!(with("heartbeat.interval.ms").contains("`heartbeat.interval.ms` belongs to"));
+    assert!(with("partition.assignment.strategy").contains("`group.remote.assignor`"));
+    let allowed = json!({
+        "bootstrap_servers": "localhost:9092", "topic": "drivers",
+        "options": {"group.protocol": "consumer", "group.remote.assignor": "uniform"},
+    });
+    check(&config(allowed), &json_records()).unwrap();
+}
+
+#[test]
 fn a_secret_is_never_shown() {
     let options = KafkaConfig::from_config(&config(json!({
         "bootstrap_servers": "localhost:9092", "topic": "drivers", "schema_registry_url": "http://localhost",
         "schema_registry_username": "me", "schema_registry_password": "canary",
+        "options": {"sasl.password": "canary", "ssl.key.pem": "canary", "mistyped.pasword": "canary"},
     })))
     .unwrap();
-    assert!(!format!("{options:?}").contains("canary"));
+    let shown = format!("{options:?}");
+    assert!(!shown.contains("canary") && shown.contains("sasl.password"), "{shown}");
 }
 
 #[cfg(not(feature = "client"))]

@@ -1,333 +1,46 @@
-//! The polling thread, and what it does when the group's assignment changes.
+//! The polling thread.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use headwater_core::stream::{AssignedSplit, Lag, OnPositionLost, Progress, ReaderContext, StartPosition};
-use headwater_core::{Error, ErrorKind, Position, Result, SplitId};
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset;
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientContext, Statistics, TopicPartitionList};
-use tokio::runtime::Handle;
 
-use crate::batch::BatchBuilder;
-use crate::client::REQUEST_TIMEOUT;
-use crate::config::KafkaConfig;
 use crate::error::kafka;
+use crate::member::Member;
 use crate::queue::Queue;
-use crate::splits::{before, next_offset, partition, split};
+use crate::resolve::Found;
+use headwater_core::stream::ReaderContext;
 
 /// How long one poll waits for a record.
 const POLL: Duration = Duration::from_millis(100);
+/// The same while partitions wait to be read.
+const SHORT_POLL: Duration = Duration::from_millis(5);
 /// How long a full queue is waited for before partitions are paused. Pausing throws away what librdkafka has fetched.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// How long librdkafka may take to begin with a partition before the group is joined anew.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What librdkafka calls back on the polling thread.
-pub(crate) struct Member {
-    config: Arc<KafkaConfig>,
-    context: ReaderContext,
-    runtime: Handle,
-    queue: Arc<Queue>,
-    state: Mutex<MemberState>,
-}
-
-#[derive(Default)]
-struct MemberState {
-    partitions: BTreeMap<i32, PartitionState>,
-    /// A callback ran during the last poll, so that its `None` does not mean that nothing waits.
-    interrupted: bool,
-    /// The stream was read before this reader, or by it.
-    started: bool,
-}
-
-struct PartitionState {
-    builder: BatchBuilder,
-    /// Everything before this offset has been queued for the reader.
-    next: i64,
-    /// The end that statistics named since the queue was last seen empty.
-    end: Option<i64>,
-    /// The high watermark that statistics named last.
-    high: Option<i64>,
-}
-
-impl Member {
-    pub(crate) fn new(config: Arc<KafkaConfig>, context: ReaderContext, queue: Arc<Queue>) -> Self {
-        Self { config, context, runtime: Handle::current(), queue, state: Mutex::default() }
-    }
-
-    fn state(&self) -> MutexGuard<'_, MemberState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The partitions that are this member's.
-    pub(crate) fn owned(&self) -> BTreeSet<i32> {
-        self.state().partitions.keys().copied().collect()
-    }
-
-    fn add(&self, message: &BorrowedMessage<'_>) -> usize {
-        let mut state = self.state();
-        // A record of a partition that has just gone is somebody else's.
-        let Some(partition) = state.partitions.get_mut(&message.partition()) else { return 0 };
-        if message.offset() < partition.next {
-            return 0;
-        }
-        partition.next = message.offset() + 1;
-        partition.builder.add(message)
-    }
-
-    /// Hands everything that was gathered to the reader.
-    fn flush(&self) {
-        let mut state = self.state();
-        for (&number, partition) in &mut state.partitions {
-            if let Some(mut batch) = partition.builder.finish(split(number)) {
-                batch.lag = partition.high.map(|high| lag(high, partition.next));
-                self.queue.batch(batch);
-            }
-        }
-    }
-
-    /// Nothing waits in librdkafka: the ends that it named before have been reached.
-    fn step_over_gaps(&self) {
-        let mut state = self.state();
-        for (&number, partition) in &mut state.partitions {
-            let Some(end) = partition.end.take() else { continue };
-            if end > partition.next {
-                partition.next = end;
-                self.queue.batch(BatchBuilder::empty(split(number), before(end), Some(lag(end, end))));
-            }
-        }
-    }
-
-    /// Where each partition is to be read on.
-    fn resolve(&self, consumer: &BaseConsumer<Self>, partitions: &[i32]) -> Result<Vec<(i32, Position)>> {
-        let started = {
-            let known = self.state().started;
-            known || self.ask(self.context.checkpoints.started())?
-        };
-        let mut resolved = Vec::with_capacity(partitions.len());
-        for &number in partitions {
-            let name = split(number);
-            let checkpoint = self.ask(self.context.checkpoints.resume(&name))?;
-            let (low, high) = consumer
-                .fetch_watermarks(&self.config.topic, number, REQUEST_TIMEOUT)
-                .map_err(|error| kafka(error, "ask for the ends of a partition"))?;
-            let position = match checkpoint {
-                Some(Progress::Through(position)) => self.resume(number, position, low, high)?,
-                Some(Progress::End) => before(high),
-                None if started => before(low),
-                None => match self.context.start {
-                    StartPosition::Earliest => before(low),
-                    StartPosition::Latest => before(high),
-                    StartPosition::At(time) => before(self.offset_at(consumer, number, time)?.unwrap_or(high)),
-                },
-            };
-            resolved.push((number, position));
-        }
-        self.state().started = true;
-        Ok(resolved)
-    }
-
-    /// A checkpoint against what the partition holds now.
-    fn resume(&self, number: i32, position: Position, low: i64, high: i64) -> Result<Position> {
-        let Some(next) = next_offset(&position) else {
-            return Err(Error::corrupt(format!("the checkpoint `{position}` is no offset"))
-                .with_plugin("kafka")
-                .with_context("partition", number));
-        };
-        let lost = if next < low {
-            format!("retention has removed the records from offset {next} to {low} of partition {number}")
-        } else if next > high {
-            format!(
-                "partition {number} ends at offset {high}, before the checkpoint at {next}: the topic was re-created"
-            )
-        } else {
-            return Ok(position);
-        };
-        match self.config.on_position_lost {
-            OnPositionLost::Fail => Err(Error::new(
-                ErrorKind::PositionLost,
-                format!("{lost}; `on_position_lost: earliest` would go on at the oldest record"),
-            )
-            .with_plugin("kafka")),
-            OnPositionLost::Earliest => {
-                tracing::error!(topic = self.config.topic, "{lost}; going on at offset {low}");
-                Ok(before(low))
-            }
-        }
-    }
-
-    fn offset_at(&self, consumer: &BaseConsumer<Self>, number: i32, time: i64) -> Result<Option<i64>> {
-        let mut asked = TopicPartitionList::new();
-        // Kafka's times are milliseconds: the first one that is not before `time`.
-        let millis = time.div_euclid(1000) + i64::from(time.rem_euclid(1000) != 0);
-        asked
-            .add_partition_offset(&self.config.topic, number, Offset::Offset(millis))
-            .and_then(|()| consumer.offsets_for_times(asked, REQUEST_TIMEOUT))
-            .map_err(|error| kafka(error, "ask for the offset of a time"))?
-            .find_partition(&self.config.topic, number)
-            .map_or(Ok(None), |found| match found.offset() {
-                Offset::Offset(offset) => Ok(Some(offset)),
-                _ => Ok(None),
-            })
-    }
-
-    /// Waits for an answer of the engine, `revoke_timeout` at the most: the group waits for us meanwhile.
-    fn ask<T>(&self, question: impl Future<Output = Result<T>>) -> Result<T> {
-        let patience = self.config.revoke_timeout.to_std();
-        self.runtime.block_on(async {
-            tokio::time::timeout(patience, question).await.map_err(|_| {
-                Error::new(ErrorKind::Unavailable, "the checkpoints could not be read in time").with_plugin("kafka")
-            })?
-        })
-    }
-
-    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let numbers: Vec<i32> = list.elements().iter().map(|element| element.partition()).collect();
-        let mut wait = Duration::from_millis(100);
-        let resolved = loop {
-            match self.resolve(consumer, &numbers) {
-                Ok(resolved) => break resolved,
-                Err(error) => {
-                    let passing = error.is_retryable();
-                    self.queue.error(error);
-                    if !passing || self.queue.is_closed() {
-                        break Vec::new();
-                    }
-                    self.queue.wait_closed(wait);
-                    wait = (wait * 2).min(Duration::from_secs(5));
-                }
-            }
-        };
-        let mut positioned = TopicPartitionList::new();
-        let mut assigned = Vec::new();
-        let mut state = self.state();
-        for (number, position) in resolved {
-            let Some(next) = next_offset(&position) else { continue };
-            if let Err(error) = positioned.add_partition_offset(&self.config.topic, number, Offset::Offset(next)) {
-                self.queue.error(kafka(error, "take over a partition"));
-                continue;
-            }
-            let builder = BatchBuilder::default();
-            state.partitions.insert(number, PartitionState { builder, next, end: None, high: None });
-            assigned.push(AssignedSplit { split: split(number), resume: position });
-        }
-        drop(state);
-        if !assigned.is_empty() {
-            self.queue.assigned(assigned);
-        }
-        let done = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&positioned),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&positioned),
-        };
-        if let Err(error) = done {
-            self.queue.error(kafka(error, "take over partitions"));
-        }
-    }
-
-    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let splits: Vec<SplitId> = list.elements().iter().map(|element| split(element.partition())).collect();
-        self.let_go(&splits, consumer.assignment_lost());
-        let done = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
-        };
-        if let Err(error) = done {
-            self.queue.error(kafka(error, "hand over partitions"));
-        }
-    }
-
-    fn let_go(&self, splits: &[SplitId], lost: bool) {
-        let mut state = self.state();
-        // What was gathered and not yet queued goes: the next owner reads it.
-        for number in splits.iter().filter_map(partition) {
-            if let Some(gone) = state.partitions.get_mut(&number) {
-                gone.builder = BatchBuilder::default();
-                gone.end = None;
-            }
-        }
-        drop(state);
-        // Still owned while the engine finishes: its last commits are taken.
-        self.queue.revoke(splits, (!lost).then(|| self.config.revoke_timeout.to_std()));
-        let mut state = self.state();
-        for number in splits.iter().filter_map(partition) {
-            state.partitions.remove(&number);
-        }
-    }
-
-    /// Retention has overtaken the reader: which partitions, and what to do.
-    fn overtaken(&self, consumer: &BaseConsumer<Self>) -> Result<()> {
-        let reading: Vec<(i32, i64)> =
-            self.state().partitions.iter().map(|(&number, state)| (number, state.next)).collect();
-        for (number, next) in reading {
-            let (low, high) = consumer
-                .fetch_watermarks(&self.config.topic, number, REQUEST_TIMEOUT)
-                .map_err(|error| kafka(error, "ask for the ends of a partition"))?;
-            if next >= low && next <= high {
-                continue;
-            }
-            let position = self.resume(number, before(next), low, high)?;
-            let offset = next_offset(&position).unwrap_or(low);
-            consumer
-                .seek(&self.config.topic, number, Offset::Offset(offset), REQUEST_TIMEOUT)
-                .map_err(|error| kafka(error, "go on at the oldest record"))?;
-            if let Some(partition) = self.state().partitions.get_mut(&number) {
-                partition.next = offset;
-            }
-            self.queue.batch(BatchBuilder::empty(split(number), position, None));
-        }
-        Ok(())
-    }
-}
-
-fn lag(high: i64, next: i64) -> Lag {
-    Lag { records: u64::try_from(high.saturating_sub(next)).ok(), bytes: None, time: None }
-}
-
-impl ClientContext for Member {
-    fn stats(&self, statistics: Statistics) {
-        let Some(topic) = statistics.topics.get(&self.config.topic) else { return };
-        let mut state = self.state();
-        for (number, told) in &topic.partitions {
-            if let Some(partition) = state.partitions.get_mut(number) {
-                partition.end = Some(told.eof_offset).filter(|&end| end >= 0);
-                let high = if told.ls_offset >= 0 { told.ls_offset } else { told.hi_offset };
-                partition.high = Some(high).filter(|&high| high >= 0);
-            }
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(topic = self.config.topic, %error, reason, "the Kafka client reports");
-    }
-}
-
-impl ConsumerContext for Member {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        self.state().interrupted = true;
-        match kind {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
-            _ => self.revoke(consumer, list),
-        }
-    }
-
-    fn commit_callback(&self, result: rdkafka::error::KafkaResult<()>, _: &TopicPartitionList) {
-        self.state().interrupted = true;
-        if let Err(error) = result {
-            tracing::warn!(topic = self.config.topic, %error, "offsets were not committed");
-        }
-    }
-}
-
-/// The polling thread.
+/// Polls librdkafka all the time, and hands what comes to the queue.
 pub(crate) struct Worker {
     consumer: Arc<BaseConsumer<Member>>,
     queue: Arc<Queue>,
     buffer_bytes: usize,
     batch_records: usize,
+    /// Partitions that librdkafka could not begin with yet, and since when.
+    refused: Vec<Found>,
+    refused_since: Option<Instant>,
+}
+
+/// Says that the thread has ended, however it did.
+struct Ending(Arc<Queue>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 impl Worker {
@@ -338,38 +51,105 @@ impl Worker {
             // The other half waits in librdkafka.
             buffer_bytes: context.buffer_bytes / 2,
             batch_records: context.batch_records.max(1),
+            refused: Vec::new(),
+            refused_since: None,
         }
     }
 
-    pub(crate) fn run(self) {
+    pub(crate) fn run(mut self) {
+        let _ending = Ending(Arc::clone(&self.queue));
         while !self.queue.is_closed() {
-            if !self.queue.has_space(self.buffer_bytes, PATIENCE) {
+            self.tend(true);
+            if self.queue.has_space(self.buffer_bytes, PATIENCE) {
+                self.gather();
+            } else {
                 self.stand_by();
-                continue;
             }
-            self.gather();
         }
         self.consumer.unsubscribe();
-        self.queue.end();
+        // Dropping the consumer leaves the group, which takes its time.
+    }
+
+    /// Begins with partitions whose position is known by now, and does what others have asked for.
+    fn tend(&mut self, read: bool) {
+        let member = Arc::clone(self.consumer.context());
+        let mut found = std::mem::take(&mut self.refused);
+        found.retain(|found| member.awaits(&found.taken));
+        found.extend(member.take_found());
+        if !found.is_empty() {
+            self.begin(&member, found, read);
+        }
+        if self.refused.is_empty() {
+            self.refused_since = None;
+        } else if self.refused_since.get_or_insert_with(Instant::now).elapsed() > BEGIN_TIMEOUT {
+            self.refused_since = None;
+            member.join_anew();
+        }
+        if member.is_to_join_anew() {
+            tracing::warn!(topic = member.config.topic, "joining the group anew");
+            self.consumer.unsubscribe();
+            if let Err(error) = self.consumer.subscribe(&[&member.config.topic]) {
+                self.queue.error(kafka(error, "subscribe to the topic"));
+            }
+        }
+    }
+
+    fn begin(&mut self, member: &Member, found: Vec<Found>, read: bool) {
+        let topic = &member.config.topic;
+        let mut positions = TopicPartitionList::new();
+        for found in &found {
+            let next = crate::splits::next_offset(&found.position).unwrap_or(0);
+            if let Err(error) = positions.add_partition_offset(topic, found.taken.partition, Offset::Offset(next)) {
+                return self.queue.error(kafka(error, "seek in a partition"));
+            }
+        }
+        let sought = match self.consumer.seek_partitions(positions, POLL * 10) {
+            Ok(sought) => sought,
+            Err(error) => {
+                tracing::debug!(topic, %error, "the partitions cannot be positioned yet");
+                self.refused = found;
+                return;
+            }
+        };
+        let is_there = |found: &Found| {
+            sought.find_partition(topic, found.taken.partition).is_some_and(|element| element.error().is_ok())
+        };
+        let (ready, refused): (Vec<Found>, Vec<Found>) = found.into_iter().partition(is_there);
+        self.refused = refused;
+        let mut list = TopicPartitionList::new();
+        for found in &ready {
+            list.add_partition(topic, found.taken.partition);
+        }
+        member.begin(ready);
+        if read && list.count() > 0 {
+            self.resume(&list);
+        }
+    }
+
+    fn resume(&self, list: &TopicPartitionList) {
+        if let Err(error) = self.consumer.resume(list) {
+            self.queue.error(kafka(error, "resume partitions"));
+        }
     }
 
     /// Takes what is there, up to a batch, and hands it over at once.
     fn gather(&self) {
         let member = self.consumer.context();
-        member.state().interrupted = false;
-        let mut wait = POLL;
+        let mut wait = if member.is_waiting() { SHORT_POLL } else { POLL };
         let (mut records, mut bytes) = (0, 0);
         loop {
+            member.begin_poll();
             match self.consumer.poll(wait) {
                 Some(Ok(message)) => {
                     bytes += member.add(&message);
                     records += 1;
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => {}
+                Some(Err(KafkaError::PartitionEOF(partition))) => member.at_end(partition),
                 Some(Err(error)) => self.report(error),
                 None => {
+                    let empty = !member.was_interrupted();
                     member.flush();
-                    if records == 0 && !member.state().interrupted {
+                    if empty {
                         member.step_over_gaps();
                     }
                     return;
@@ -377,43 +157,51 @@ impl Worker {
             }
             wait = Duration::ZERO;
             if records >= self.batch_records || bytes >= self.buffer_bytes {
-                member.flush();
-                return;
+                return member.flush();
             }
         }
     }
 
     fn report(&self, error: KafkaError) {
         let member = self.consumer.context();
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AutoOffsetReset) {
-            if let Err(error) = member.overtaken(&self.consumer) {
-                self.queue.error(error);
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::AutoOffsetReset) => member.wonder_at_offsets(&self.consumer),
+            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+                member.wonder_at_topic(&self.consumer);
             }
-            return;
+            _ => self.queue.error(kafka(error, "read the topic")),
         }
-        self.queue.error(kafka(error, "read the topic"));
+    }
+
+    /// The partitions that are read.
+    fn reading(&self) -> TopicPartitionList {
+        let member = self.consumer.context();
+        let mut list = TopicPartitionList::new();
+        for (taken, _) in member.reading() {
+            list.add_partition(&member.config.topic, taken.partition);
+        }
+        list
     }
 
     /// The queue is full: keep the membership, read nothing.
-    fn stand_by(&self) {
-        let member = self.consumer.context();
-        let paused = match self.consumer.assignment() {
-            Ok(assignment) if self.consumer.pause(&assignment).is_ok() => assignment,
-            _ => return,
-        };
+    fn stand_by(&mut self) {
+        let member = Arc::clone(self.consumer.context());
+        if let Err(error) = self.consumer.pause(&self.reading()) {
+            tracing::warn!(topic = member.config.topic, %error, "partitions could not be paused");
+        }
+        member.forget_ends();
         while !self.queue.has_space(self.buffer_bytes / 2, Duration::ZERO) && !self.queue.is_closed() {
             match self.consumer.poll(POLL) {
                 // On its way when the pause began.
-                Some(Ok(message)) => {
-                    member.add(&message);
-                }
+                Some(Ok(message)) => drop(member.add(&message)),
                 Some(Err(KafkaError::PartitionEOF(_))) | None => {}
                 Some(Err(error)) => self.report(error),
             }
+            // A partition that comes now waits as well.
+            self.tend(false);
         }
         member.flush();
-        if let Err(error) = self.consumer.resume(&paused) {
-            self.queue.error(kafka(error, "resume partitions"));
-        }
+        member.forget_ends();
+        self.resume(&self.reading());
     }
 }

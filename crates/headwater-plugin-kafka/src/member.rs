@@ -1,0 +1,381 @@
+//! A member of the group: which partitions are its own, and what it does when the group's assignment changes.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use headwater_core::SplitId;
+use headwater_core::stream::{AssignedSplit, Lag, ReaderContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::topic_partition_list::Offset;
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, Statistics, TopicPartitionList};
+use tokio::runtime::Handle;
+
+use crate::batch::BatchBuilder;
+use crate::config::KafkaConfig;
+use crate::error::kafka;
+use crate::mark::{Mark, Marks};
+use crate::queue::Queue;
+use crate::resolve::{self, Found};
+use crate::splits::{before, next_offset, partition, split};
+
+/// What librdkafka calls back on the polling thread, and what that thread shares with the reader.
+pub(crate) struct Member {
+    pub(crate) config: Arc<KafkaConfig>,
+    pub(crate) context: ReaderContext,
+    pub(crate) queue: Arc<Queue>,
+    runtime: Handle,
+    /// Not held: dropping the last one leaves the group, and waits for that.
+    consumer: OnceLock<Weak<BaseConsumer<Member>>>,
+    state: Mutex<State>,
+    /// A callback ran during the last poll, so that its `None` does not mean that nothing waits.
+    interrupted: AtomicBool,
+    /// Somebody is finding out why an offset was out of range, or why the topic is unknown.
+    wondering: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    partitions: BTreeMap<i32, Partition>,
+    /// How many partitions were taken over so far.
+    taken: u64,
+    /// What is known of partitions that are not read yet.
+    found: Vec<Found>,
+    join_anew: bool,
+}
+
+/// A partition that was taken over, once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    pub(crate) partition: i32,
+    /// Tells it from the same partition, taken over again.
+    time: u64,
+}
+
+struct Partition {
+    time: u64,
+    /// Where it is to be read on is known, and the reader has been told.
+    reading: bool,
+    builder: BatchBuilder,
+    /// Everything before this offset has been queued for the reader, or is in `builder`.
+    next: i64,
+    /// librdkafka has come to the end since, and no record has come after that.
+    at_end: bool,
+    /// The end that statistics named while it was at its end.
+    end: Option<i64>,
+    /// The high watermark that statistics named last.
+    high: Option<i64>,
+    marks: Marks,
+}
+
+impl Member {
+    pub(crate) fn new(config: Arc<KafkaConfig>, context: ReaderContext, queue: Arc<Queue>, runtime: Handle) -> Self {
+        Self {
+            config,
+            context,
+            queue,
+            runtime,
+            consumer: OnceLock::new(),
+            state: Mutex::default(),
+            interrupted: AtomicBool::new(false),
+            wondering: AtomicBool::new(false),
+        }
+    }
+
+    /// Tells it of the consumer whose context it is.
+    pub(crate) fn belongs_to(&self, consumer: &Arc<BaseConsumer<Self>>) {
+        let _ = self.consumer.set(Arc::downgrade(consumer));
+    }
+
+    /// The consumer, while there is one.
+    pub(crate) fn consumer(&self) -> Option<Arc<BaseConsumer<Self>>> {
+        self.consumer.get().and_then(Weak::upgrade)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Forgets that a callback ran.
+    pub(crate) fn begin_poll(&self) {
+        self.interrupted.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a callback ran since.
+    pub(crate) fn was_interrupted(&self) -> bool {
+        self.interrupted.load(Ordering::Relaxed)
+    }
+
+    /// Whether the partition is still the one that was taken over, and waits to be read.
+    pub(crate) fn awaits(&self, taken: &Taken) -> bool {
+        let state = self.state();
+        state.partitions.get(&taken.partition).is_some_and(|one| one.time == taken.time && !one.reading)
+    }
+
+    /// Where partitions are to be read on, for the polling thread.
+    pub(crate) fn found(&self, found: Vec<Found>) {
+        self.state().found.extend(found);
+    }
+
+    /// Takes what was found of partitions that still wait, and whether others do.
+    pub(crate) fn take_found(&self) -> Vec<Found> {
+        let found = std::mem::take(&mut self.state().found);
+        found.into_iter().filter(|found| self.awaits(&found.taken)).collect()
+    }
+
+    /// Whether a partition waits to be read.
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.state().partitions.values().any(|partition| !partition.reading)
+    }
+
+    /// The partitions that are read, each with its next offset.
+    pub(crate) fn reading(&self) -> Vec<(Taken, i64)> {
+        let state = self.state();
+        let reading = state.partitions.iter().filter(|(_, one)| one.reading);
+        reading.map(|(&partition, one)| (Taken { partition, time: one.time }, one.next)).collect()
+    }
+
+    pub(crate) fn join_anew(&self) {
+        self.wondering.store(false, Ordering::Relaxed);
+        self.state().join_anew = true;
+    }
+
+    /// Whether the group is to be joined anew; once.
+    pub(crate) fn is_to_join_anew(&self) -> bool {
+        std::mem::take(&mut self.state().join_anew)
+    }
+
+    /// These partitions are read from now on: tells the reader, before their first record comes.
+    pub(crate) fn begin(&self, found: Vec<Found>) {
+        let mut state = self.state();
+        let mut assigned = Vec::with_capacity(found.len());
+        for Found { taken, position } in found {
+            let (Some(one), Some(next)) = (state.partitions.get_mut(&taken.partition), next_offset(&position)) else {
+                continue;
+            };
+            one.reading = true;
+            one.next = next;
+            one.at_end = false;
+            one.end = None;
+            assigned.push(AssignedSplit { split: split(taken.partition), resume: position });
+        }
+        if !assigned.is_empty() {
+            self.queue.assigned(assigned);
+        }
+    }
+
+    /// Adds a record; gives its size, nothing where it is somebody else's or was read before.
+    pub(crate) fn add(&self, message: &BorrowedMessage<'_>) -> usize {
+        let mut state = self.state();
+        let Some(partition) = state.partitions.get_mut(&message.partition()) else { return 0 };
+        if !partition.reading || message.offset() < partition.next {
+            return 0;
+        }
+        partition.next = message.offset() + 1;
+        partition.at_end = false;
+        partition.builder.add(message)
+    }
+
+    /// librdkafka has come to the end of a partition.
+    pub(crate) fn at_end(&self, number: i32) {
+        if let Some(partition) = self.state().partitions.get_mut(&number) {
+            partition.at_end = true;
+        }
+    }
+
+    /// librdkafka has thrown away what it had fetched: what it said of ends speaks of records that are yet to come.
+    pub(crate) fn forget_ends(&self) {
+        for partition in self.state().partitions.values_mut() {
+            partition.at_end = false;
+            partition.end = None;
+        }
+    }
+
+    /// Hands everything that was gathered to the reader.
+    pub(crate) fn flush(&self) {
+        let mut state = self.state();
+        for (&number, partition) in &mut state.partitions {
+            let Some((mut batch, mark)) = partition.builder.finish(split(number)) else { continue };
+            partition.marks.push(mark);
+            let high = if partition.at_end { Some(partition.next) } else { partition.high };
+            batch.lag = high.map(|high| lag(high, partition.next));
+            self.queue.batch(batch);
+        }
+    }
+
+    /// Nothing waits in librdkafka: the ends that it named before have been reached.
+    pub(crate) fn step_over_gaps(&self) {
+        let mut state = self.state();
+        for (&number, partition) in &mut state.partitions {
+            let Some(end) = partition.end.take() else { continue };
+            if partition.reading && end > partition.next {
+                partition.next = end;
+                self.queue.batch(BatchBuilder::empty(split(number), before(end), Some(lag(end, end))));
+            }
+        }
+    }
+
+    /// The next offset up to which a partition of this member's is committed, and the mark of a record before it.
+    pub(crate) fn committed(&self, number: i32, next: i64) -> Option<Option<Mark>> {
+        let mut state = self.state();
+        let partition = state.partitions.get_mut(&number).filter(|one| one.reading)?;
+        Some(partition.marks.committed(next))
+    }
+
+    /// Finds out why librdkafka asked for an offset that is not there, unless somebody does so already.
+    pub(crate) fn wonder_at_offsets(&self, consumer: &BaseConsumer<Self>) {
+        if !self.wondering.swap(true, Ordering::Relaxed) {
+            self.runtime.spawn(resolve::out_of_range(Arc::clone(consumer.context())));
+        }
+    }
+
+    /// Finds out whether the topic is gone, unless somebody does so already.
+    pub(crate) fn wonder_at_topic(&self, consumer: &BaseConsumer<Self>) {
+        if !self.wondering.swap(true, Ordering::Relaxed) {
+            let member = Arc::clone(consumer.context());
+            self.runtime.spawn(async move {
+                resolve::unknown_topic(Arc::clone(&member)).await;
+                member.wondering.store(false, Ordering::Relaxed);
+            });
+        }
+    }
+
+    /// Takes partitions over, paused. What is to be known of them is asked outside of the callback: the group waits for
+    /// this one.
+    fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let mut paused = TopicPartitionList::new();
+        let mut taken = Vec::new();
+        {
+            let mut state = self.state();
+            for partition in list.elements().iter().map(|element| element.partition()) {
+                // A logical offset: an absolute one might be out of range, before it is replaced by the right one.
+                if let Err(error) = paused.add_partition_offset(&self.config.topic, partition, Offset::End) {
+                    self.queue.error(kafka(error, "take over a partition"));
+                    continue;
+                }
+                state.taken += 1;
+                let time = state.taken;
+                state.partitions.insert(partition, Partition::taken_over(time));
+                taken.push(Taken { partition, time });
+            }
+        }
+        let done = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(&paused),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&paused),
+        };
+        if let Err(error) = done {
+            return self.queue.error(kafka(error, "take over partitions"));
+        }
+        if taken.is_empty() {
+            return;
+        }
+        if let Err(error) = consumer.pause(&paused) {
+            self.queue.error(kafka(error, "pause partitions"));
+        }
+        self.runtime.spawn(resolve::resolve(Arc::clone(consumer.context()), taken));
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
+        let splits: Vec<SplitId> = list.elements().iter().map(|element| split(element.partition())).collect();
+        self.let_go(&splits, consumer.assignment_lost());
+        let done = match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
+        };
+        if let Err(error) = done {
+            self.queue.error(kafka(error, "hand over partitions"));
+        }
+    }
+
+    fn let_go(&self, splits: &[SplitId], lost: bool) {
+        let mut known = Vec::with_capacity(splits.len());
+        let mut state = self.state();
+        for one in splits {
+            let Some(number) = partition(one) else { continue };
+            match state.partitions.get_mut(&number) {
+                // What was gathered and not yet queued goes: the next owner reads it.
+                Some(gone) if gone.reading => {
+                    gone.builder = BatchBuilder::default();
+                    gone.end = None;
+                    known.push(one.clone());
+                }
+                // The reader has not heard of it yet.
+                Some(_) => drop(state.partitions.remove(&number)),
+                None => {}
+            }
+        }
+        drop(state);
+        if known.is_empty() {
+            return;
+        }
+        // Still owned while the engine finishes: its last commits are taken.
+        self.queue.revoke(&known, (!lost).then(|| self.config.revoke_timeout.to_std()));
+        let mut state = self.state();
+        for number in known.iter().filter_map(partition) {
+            state.partitions.remove(&number);
+        }
+    }
+}
+
+impl Partition {
+    fn taken_over(time: u64) -> Self {
+        Self {
+            time,
+            reading: false,
+            builder: BatchBuilder::default(),
+            next: 0,
+            at_end: false,
+            end: None,
+            high: None,
+            marks: Marks::default(),
+        }
+    }
+}
+
+fn lag(high: i64, next: i64) -> Lag {
+    Lag { records: Some(u64::try_from(high.saturating_sub(next)).unwrap_or(0)), bytes: None, time: None }
+}
+
+impl ClientContext for Member {
+    fn stats(&self, statistics: Statistics) {
+        // They come ahead of records that were there before them.
+        self.interrupted.store(true, Ordering::Relaxed);
+        let Some(topic) = statistics.topics.get(&self.config.topic) else { return };
+        let mut state = self.state();
+        for (number, told) in &topic.partitions {
+            let Some(partition) = state.partitions.get_mut(number) else { continue };
+            if partition.at_end {
+                partition.end = Some(told.eof_offset).filter(|&end| end >= 0);
+            }
+            let high = if told.ls_offset >= 0 { told.ls_offset } else { told.hi_offset };
+            partition.high = Some(high).filter(|&high| high >= 0);
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // The end of a partition comes as an error, too.
+        if !matches!(error.rdkafka_error_code(), Some(rdkafka::error::RDKafkaErrorCode::PartitionEOF)) {
+            tracing::warn!(topic = self.config.topic, %error, reason, "the Kafka client reports");
+        }
+    }
+}
+
+impl ConsumerContext for Member {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
+            _ => self.revoke(consumer, list),
+        }
+    }
+
+    fn commit_callback(&self, result: KafkaResult<()>, _: &TopicPartitionList) {
+        self.interrupted.store(true, Ordering::Relaxed);
+        if let Err(error) = result {
+            tracing::warn!(topic = self.config.topic, %error, "offsets were not committed");
+        }
+    }
+}
