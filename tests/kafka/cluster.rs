@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use headwater_tests::drivers::Event;
 use headwater_tests::wait_for;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
@@ -110,12 +111,6 @@ impl ProducerContext for Counting {
         let counter = if delivery.is_ok() { &self.0.done } else { &self.0.failed };
         counter.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// A record: its key and its value.
-pub(crate) struct Event {
-    pub(crate) key: String,
-    pub(crate) value: String,
 }
 
 /// Sends numbered records from a thread of its own until it is finished.

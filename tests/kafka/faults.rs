@@ -2,68 +2,19 @@
 
 use std::time::Duration;
 
-use headwater_testkit::Random;
-use headwater_tests::outcome::{Log, online};
-use headwater_tests::wait_for;
 use headwater_tests::worker::{Observer, Project, Worker};
+use headwater_tests::{drivers, wait_for};
 
-use crate::cluster::{Cluster, Event, PATIENCE, Sender};
+use crate::cluster::{Cluster, PATIENCE, Sender};
 
 const RATE: usize = 2_000;
-const DRIVERS: usize = 500;
 /// As many records pass between two events of a test.
 const PASS: u64 = 3_000;
 
 /// The definitions of a project that reads a topic.
 pub(crate) fn definitions(project: &str, cluster: &Cluster, topic: &str, options: &str) -> String {
     let servers = cluster.kafka.bootstrap_servers();
-    format!(
-        r#"
-project: {project}
-registry: data/registry.json
-online_store: {{ type: sqlite, path: data/online.db }}
-offline_store: {{ type: parquet, path: data/offline }}
-entities:
-  - {{ name: driver, join_keys: [driver_id], value_type: int64 }}
-sources:
-  - name: history
-    type: file
-    path: history.parquet
-    timestamp_field: event_timestamp
-    created_timestamp_column: created
-  - name: events
-    type: kafka
-    bootstrap_servers: {servers}
-    topic: {topic}
-    {options}
-    timestamp_field: event_timestamp
-    batch_source: history
-    record_format:
-      type: json
-      schema: driver_id bigint, event_timestamp timestamp, created timestamp, trips bigint, rate double
-stream_feature_views:
-  - name: drivers
-    entities: [driver]
-    schema: [{{ name: rate, dtype: float32 }}, {{ name: trips, dtype: int64 }}]
-    online: true
-    offline: true
-    source: events
-"#
-    )
-}
-
-/// Events of `DRIVERS` drivers, out of order and with ties; `trips` is the number of the record.
-fn event(number: usize) -> Event {
-    let mut random = Random::new(number as u64);
-    let (driver, minute, second) = (random.below(DRIVERS), random.below(60), random.below(60));
-    let made = random.below(10);
-    Event {
-        key: driver.to_string(),
-        value: format!(
-            "{{\"driver_id\":{driver},\"event_timestamp\":\"2021-04-12T10:{minute:02}:{second:02}Z\",\
-             \"created\":\"2021-04-12T11:00:0{made}Z\",\"trips\":{number},\"rate\":0.{number}}}"
-        ),
-    }
+    drivers::definitions(project, &format!("type: kafka\nbootstrap_servers: {servers}\ntopic: {topic}\n{options}"))
 }
 
 /// A project in mid-ingest: a topic that records go on coming into.
@@ -81,7 +32,7 @@ impl<'a> Midst<'a> {
         let definitions = definitions(&topic, cluster, &topic, "");
         let project = Project::new(env!("CARGO_BIN_EXE_command"), &definitions, &[]);
         let observer = Observer::new(&project);
-        let sender = Sender::start(cluster, &topic, RATE, event);
+        let sender = Sender::start(cluster, &topic, RATE, drivers::event);
         Self { cluster, topic, project, observer, sender }
     }
 
@@ -114,15 +65,8 @@ impl<'a> Midst<'a> {
         let calm = Project::new(env!("CARGO_BIN_EXE_command"), &calm, &[]);
         calm.ok(&["ingest", "--until-caught-up"]);
 
-        let log = Log::read(self.project.path(), "drivers", "trips");
-        println!("{}: {sent} records, {} rows in the log", self.topic, log.count);
-        assert_eq!((log.count, log.rows.len()), (sent, sent), "each record stands once for a plain reader");
-        assert_eq!(log.numbers(), (0..i64::try_from(sent).unwrap()).collect(), "each record stands once");
-        assert!(log == Log::read(calm.path(), "drivers", "trips"), "the log is that of an undisturbed run");
-        let (disturbed, undisturbed) = (online(self.project.path()), online(calm.path()));
-        assert_eq!(undisturbed.0["drivers"].len(), DRIVERS);
-        assert!(disturbed == undisturbed, "the online store is that of an undisturbed run");
-        assert_eq!(disturbed.1, 0, "dead letters");
+        drivers::each_once(&self.project, sent);
+        drivers::same(&self.project, &calm);
     }
 }
 

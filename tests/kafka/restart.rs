@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use headwater::store::{EntityColumns, Features};
-use headwater_tests::outcome::Log;
+use headwater_tests::drivers::{Event, each_once};
 use headwater_tests::wait_for;
 use headwater_tests::worker::{Observer, Project};
 
-use crate::cluster::{Cluster, Event, PATIENCE, Sender};
+use crate::cluster::{Cluster, PATIENCE, Sender};
 use crate::faults::definitions;
 
 const PARTITIONS: usize = 3;
@@ -63,9 +63,7 @@ fn reads_on(cluster: &mut Cluster, options: &str, limit: Duration) {
     let sent = sender.finish();
     worker.stop();
     project.ok(&["ingest", "--until-caught-up"]);
-    let log = Log::read(project.path(), "drivers", "trips");
-    assert_eq!((log.count, log.rows.len()), (sent, sent), "each record stands once for a plain reader");
-    assert_eq!(log.numbers(), (0..i64::try_from(sent).unwrap()).collect(), "each record stands once");
+    each_once(&project, sent);
 }
 
 /// The lowest of the drivers' newest record numbers.

@@ -3,6 +3,8 @@
 // A test in all but name: what fails here fails the test that asked.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "command")]
+pub mod drivers;
 pub mod outcome;
 #[cfg(feature = "command")]
 pub mod worker;

@@ -165,4 +165,16 @@ impl Observer {
     pub fn read(&self) -> u64 {
         self.offsets().values().sum()
     }
+
+    /// How many rows of the first view all workers have dealt with, as they last reported it: those that one read again
+    /// after another was killed count again.
+    ///
+    /// # Panics
+    /// Where the status cannot be read.
+    pub fn rows(&self) -> u64 {
+        let status = self.wait(self.store.status()).unwrap();
+        let view = &status.views[0].view;
+        let splits = status.jobs.iter().flat_map(|job| &job.splits).filter(|split| split.view == *view);
+        splits.map(|split| split.counts.rows).sum()
+    }
 }

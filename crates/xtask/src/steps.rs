@@ -62,10 +62,20 @@ fn doc(context: &Context) -> Outcome {
 
 /// What the tests are built with beyond the defaults: the streams, whose clients take long to compile, in the one build
 /// that all tests share.
-const STREAMS: &str = "driver_stats/kafka,headwater-cli/kafka,headwater-plugin-kafka/client,headwater-tests/kafka";
+const STREAMS: &[&str] = &[
+    "driver_stats/kafka",
+    "driver_stats/kinesis",
+    "headwater-cli/kafka",
+    "headwater-cli/kinesis",
+    "headwater-plugin-kafka/client",
+    "headwater-plugin-kinesis/client",
+    "headwater-tests/kafka",
+    "headwater-tests/kinesis",
+];
 
 fn tests(context: &Context) -> Outcome {
-    let tests = ["test", "--workspace", "--no-fail-fast", "--features", STREAMS];
+    let streams = STREAMS.join(",");
+    let tests = ["test", "--workspace", "--no-fail-fast", "--features", &streams];
     // Servers do not stand by while everything compiles.
     let built = context.cargo(tests.iter().chain(&["--no-run"]));
     if !matches!(built, Outcome::Passed(_)) {
