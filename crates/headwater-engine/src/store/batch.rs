@@ -33,6 +33,7 @@ pub(crate) struct BatchRows {
 }
 
 /// What comes next of a scan.
+#[allow(clippy::large_enum_variant)] // There is one at a time, and nearly every one is rows.
 pub(crate) enum Scanned {
     /// Rows.
     Rows(ViewRows),

@@ -22,11 +22,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Builds an epoch of the batch rows from the interval's start to before its end, and of the log's rows from its end on.
 /// Reads go to it when all splits have caught up: by the jobs, where some run.
-pub(super) async fn materialize(
+pub(crate) async fn materialize(
     project: &Project,
     view: &Arc<View>,
     interval: &Interval,
     report: Option<&Reporter>,
+    tuning: &Tuning,
 ) -> Result<Materialized> {
     let end = match *interval {
         Interval::Between(_, end) | Interval::Until(end) => end,
@@ -36,7 +37,6 @@ pub(super) async fn materialize(
     let start = start(project, view, interval, end).await?;
     check_log(project, view, end).await?;
 
-    let tuning = Tuning::default();
     let calls = Calls::once(&project.online);
     let wanted = Build::wanted(project, view, tuning.build_lease);
     let never = || async { Ok(None::<()>) };
@@ -75,7 +75,7 @@ pub(super) async fn materialize(
         note: built.note.clone(),
         ..Materialized::default()
     };
-    if let Some(waiting) = take_over(project, view, &calls, &built.epoch, &tuning).await? {
+    if let Some(waiting) = take_over(project, view, &calls, &built.epoch, tuning).await? {
         done.note.get_or_insert(waiting);
     }
     remove_outdated(project, view, 2_000_000).await?;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::batch::{BatchRows, Scanned};
 use super::epochs;
 use super::json::format_time;
+use crate::ingest::Tuning;
 use crate::project::Project;
 use crate::rows::{RowEncoder, Serving, read_materialized, values_table, write_materialized};
 use crate::view::View;
@@ -96,7 +97,7 @@ pub(crate) async fn materialize(
     let mut out = Vec::with_capacity(views.len());
     for view in views {
         out.push(if view.windows.is_some() {
-            epochs::materialize(project, &view, &interval, report).await?
+            epochs::materialize(project, &view, &interval, report, &Tuning::default()).await?
         } else {
             materialize_view(project, &view, &interval, report).await?
         });

@@ -59,6 +59,11 @@ pub use online::{Entities, FeatureStatus, OnlineColumn, OnlineFeatures};
 pub(crate) use push::field_mapping;
 pub use push::{PushTarget, Pushed};
 pub use reset::{Reset, ResetKind, ResetView};
+#[cfg(test)]
+pub(crate) use {
+    epochs::materialize as materialize_windows, history::get_historical_features, materialize::Interval as Between,
+    online::ServingCache as Serving, online::get_online_features,
+};
 
 use crate::definitions;
 use crate::history::{EntityRows, HistoryOptions, TrainingSet};

@@ -22,7 +22,7 @@ mod part;
 mod percentile;
 mod state;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use distinct::STANDARD_ERROR as DISTINCT_STANDARD_ERROR;
 pub use functions::{MAX_N, check_type, output_type};

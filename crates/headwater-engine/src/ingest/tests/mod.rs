@@ -12,4 +12,5 @@ pub(super) mod records;
 mod schemas;
 mod splits;
 mod status;
+mod windows;
 mod world;

@@ -321,6 +321,7 @@ pub(super) struct World {
     pub(super) views: Vec<Arc<View>>,
     pub(super) stream: TestStream,
     pub(super) options: IngestOptions,
+    pub(super) registry: Registry,
 }
 
 impl World {
@@ -331,6 +332,7 @@ impl World {
             sync_interval: Duration::from_millis(2),
             log_interval: Duration::from_millis(5),
             dead_letter_interval: Duration::from_millis(3),
+            build_lease: Duration::from_millis(100),
             first_pause: Duration::from_millis(1),
             longest_pause: Duration::from_millis(4),
             batch_records: 7,
@@ -344,6 +346,7 @@ impl World {
             views: vec![Arc::new(view("values", "g1"))],
             stream: TestStream::default(),
             options: IngestOptions { tuning, ..IngestOptions::default() },
+            registry: Registry::empty().with(&PLUGIN).unwrap(),
         }
     }
 
@@ -357,7 +360,7 @@ impl World {
     pub(super) fn project(&self) -> Arc<Project> {
         Arc::new(Project {
             definitions: self.definitions.clone(),
-            registry: Registry::empty().with(&PLUGIN).unwrap(),
+            registry: self.registry.clone(),
             clock: Arc::<ManualClock>::clone(&self.clock),
             online: Arc::clone(&self.online),
             offline: Arc::clone(&self.offline),

@@ -367,6 +367,12 @@ pub(in crate::ingest) async fn prepare(group: &Group) -> Result<Vec<Arc<View>>> 
 /// # Errors
 /// As [`Build::run`].
 pub(in crate::ingest) async fn build_for_job(group: &Group, view: &Arc<View>) -> Result<()> {
+    // What is half built is thrown away: it is begun anew.
+    let build = || try_build(group, view);
+    retry("windows", group.tuning.pauses(), &group.board, build).await.map(|(done, _)| done)
+}
+
+async fn try_build(group: &Group, view: &Arc<View>) -> Result<()> {
     let project = group.project.as_ref();
     let calls = Calls::patient(&project.online, group.tuning.pauses(), &group.board);
     let there = || async {
@@ -375,24 +381,32 @@ pub(in crate::ingest) async fn build_for_job(group: &Group, view: &Arc<View>) ->
     };
     let wanted = Build::wanted(project, view, group.tuning.build_lease);
     let Ok(lease) = wanted.take(Duration::MAX, there).await? else { return Ok(()) };
+    let done = build_under(&lease, group, view, &calls).await;
+    let released = lease.release().await;
+    done.and(released)
+}
+
+async fn build_under(lease: &Lease, group: &Group, view: &Arc<View>, calls: &Calls) -> Result<()> {
+    let project = group.project.as_ref();
     let epochs = calls.run(|| load(project, view)).await?.0;
     // Another may have built it between the look and the lease.
-    if current(view, &epochs).is_none() {
-        let log_from = match &epochs.serving {
-            Some((serving, _)) => LogFrom::At(serving.log_from),
-            None => LogFrom::AfterNewest,
-        };
-        let build = Build {
-            project,
-            view,
-            calls: &calls,
-            start: None,
-            log_from,
-            cache_bytes: group.tuning.window_cache_bytes,
-            report: None,
-        };
-        let built = build.run(&lease).await?;
-        tracing::info!(view = view.name, epoch = built.epoch.id, rows = built.rows, "the windows are built");
+    if current(view, &epochs).is_some() {
+        return Ok(());
     }
-    lease.release().await
+    let log_from = match &epochs.serving {
+        Some((serving, _)) => LogFrom::At(serving.log_from),
+        None => LogFrom::AfterNewest,
+    };
+    let build = Build {
+        project,
+        view,
+        calls,
+        start: None,
+        log_from,
+        cache_bytes: group.tuning.window_cache_bytes,
+        report: None,
+    };
+    let built = build.run(lease).await?;
+    tracing::info!(view = view.name, epoch = built.epoch.id, rows = built.rows, "the windows are built");
+    Ok(())
 }

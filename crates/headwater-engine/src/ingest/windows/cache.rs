@@ -126,7 +126,7 @@ impl Cache {
                     self.hand = 0;
                 }
                 match self.slots.get(self.hand) {
-                    Some(slot) if !slot.dirty && !slot.unknown && !(sparing && slot.used == self.turn) => {
+                    Some(slot) if !(slot.dirty || slot.unknown || sparing && slot.used == self.turn) => {
                         self.remove(self.hand);
                     }
                     _ => self.hand += 1,

@@ -174,7 +174,8 @@ impl Sink {
                 self.revise(index, &view, &epochs, false)?;
             }
             self.switch(&view, &epochs).await?;
-            remove_outdated(&self.project, &view, GRACE).await?;
+            let remove = || remove_outdated(&self.project, &view, GRACE);
+            retry("online store", self.tuning.pauses(), &self.board, remove).await?;
         }
         Ok(())
     }
@@ -229,7 +230,8 @@ impl Sink {
             let calls = self.calls();
             let cache = self.tuning.window_cache_bytes;
             let over = |split: &SplitId| left.iter().any(|(left, _)| *left == split);
-            catch_up_here(project, &calls, view, &entry.epoch, cache, over).await?;
+            let catch_up = || catch_up_here(project, &calls, view, &entry.epoch, cache, over);
+            retry("log", pauses, &self.board, catch_up).await?;
             let now = project.clock.now();
             retry("online store", pauses, &self.board, || entry.epoch.serve(online, name, &view.name, now)).await?;
             retry("online store", pauses, &self.board, || online.sync()).await?;

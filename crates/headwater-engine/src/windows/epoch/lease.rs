@@ -120,7 +120,7 @@ impl Lease {
     /// Fails where others have taken the holder for dead.
     ///
     /// # Errors
-    /// `Conflict` then; else the store's.
+    /// `Conflict`, temporary, then; else the store's.
     pub(crate) async fn check(&self) -> Result<()> {
         let row = self.online.get(&self.table, std::slice::from_ref(&self.key)).await?.pop().flatten();
         row.map(drop).ok_or_else(|| {
@@ -128,6 +128,7 @@ impl Lease {
                 ErrorKind::Conflict,
                 "the build of windows was taken over by somebody else: it took too long to answer",
             )
+            .temporary()
         })
     }
 

@@ -22,7 +22,7 @@ pub(super) const COLUMNS: [(&str, ValueType); 4] = [
 
 /// A value of a column or a feature.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Int(i128),
     Float(f64),
@@ -80,7 +80,7 @@ pub(super) fn rows(events: &[Event]) -> RecordBatch {
 }
 
 /// A value out of a column of features.
-pub(super) fn value(column: &dyn Array, row: usize) -> Value {
+pub(crate) fn value(column: &dyn Array, row: usize) -> Value {
     if column.is_null(row) {
         return Value::Null;
     }
@@ -113,7 +113,7 @@ pub(super) fn features(windows: &Windows, events: &[Event], t: Micros) -> Vec<Va
 }
 
 /// A function of values from oldest to newest, none of them null.
-fn aggregate(function: F, values: Vec<Value>) -> Value {
+pub(crate) fn aggregate(function: F, values: Vec<Value>) -> Value {
     let wide = |n: u32| usize::try_from(n).unwrap();
     let newest = |n: usize, values: &[Value]| Value::List(values[values.len().saturating_sub(n)..].to_vec());
     match function {
@@ -210,7 +210,7 @@ fn exact_sum(values: &[f64]) -> f64 {
 }
 
 /// Whether a feature is what it should be: exactly, floats to 1e-9, approximate ones within their bound.
-pub(super) fn agrees(function: F, got: &Value, want: &Value) -> bool {
+pub(crate) fn agrees(function: F, got: &Value, want: &Value) -> bool {
     match (function, got, want) {
         (F::ApproxCountDistinct, Value::Int(got), Value::Int(want)) => {
             // Of few values two may share a hash.
