@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{AsArray, RecordBatch, RecordBatchReader, TimestampMicrosecondArray, UInt32Array};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, RecordBatchReader, TimestampMicrosecondArray, UInt32Array};
 use arrow::compute::{cast, concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use headwater::history::EntityRows;
@@ -33,7 +33,7 @@ pub(crate) fn sample(flights: &Path, count: usize) -> Result<Asked> {
     let column = |name: &str| {
         all.column_by_name(name).cloned().ok_or_else(|| Error::data(format!("the flights have no column `{name}`")))
     };
-    let origins = cast(&column("origin")?, &DataType::Utf8)?;
+    let origins = origins(&all)?;
     let dates = cast(&column("date")?, &DataType::Timestamp(TimeUnit::Microsecond, None))?;
     let dates = dates.as_primitive::<TimestampMicrosecondType>();
 
@@ -55,7 +55,15 @@ pub(crate) fn sample(flights: &Path, count: usize) -> Result<Asked> {
     Ok(Asked { rows: take_record_batch(&rows, &chosen)?, sharing })
 }
 
-fn read(flights: &Path) -> Result<RecordBatch> {
+/// The airports that the flights leave from, as text.
+pub(crate) fn origins(flights: &RecordBatch) -> Result<ArrayRef> {
+    let column = flights.column_by_name("origin");
+    let column = column.ok_or_else(|| Error::data("the flights have no column `origin`"))?;
+    Ok(cast(column, &DataType::Utf8)?)
+}
+
+/// All flights.
+pub(crate) fn read(flights: &Path) -> Result<RecordBatch> {
     let failed = || Error::unexpected(format!("cannot read `{}`", flights.display()));
     let file = File::open(flights).map_err(|error| failed().with_source(error))?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)

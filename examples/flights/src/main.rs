@@ -3,7 +3,8 @@
 //! npm's `vega-datasets` (BSD-3-Clause) ships the flights in the United States of 2001: date, delay, distance, origin and
 //! destination. The entity is the airport that a flight leaves from; the flights are the stream; online is the newest
 //! departure of each airport. The training set asks, for 200,000 flights, what the departure before from the same
-//! airport was like.
+//! airport was like. Then the same flights go through windows: how many left each airport in the last hour, day and week,
+//! how late, and where to.
 //!
 //! ```sh
 //! cargo run --release -p flights
@@ -14,7 +15,9 @@
 
 mod data;
 mod labels;
+mod traffic;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
@@ -22,6 +25,7 @@ use arrow::util::pretty::pretty_format_batches;
 use headwater::history::HistoryOptions;
 use headwater::ingest::IngestOptions;
 use headwater::store::{EntityColumns, Features};
+use headwater::time::ManualClock;
 use headwater::{FeatureStore, Result};
 
 const STREAM: &str = "flights";
@@ -30,7 +34,9 @@ const SERVICE: &str = "departures";
 #[tokio::main]
 async fn main() -> Result<()> {
     let flights = data::fetch()?;
-    let store = FeatureStore::open(data::folder().join("flights.yaml")).await?;
+    // Windows end now, and now is when the last flight leaves.
+    let clock = Arc::new(ManualClock::new(traffic::NOW));
+    let store = FeatureStore::builder().file(data::folder().join("flights.yaml")).clock(clock).open().await?;
     store.apply().await?;
     store.teardown().await?;
     store.apply().await?;
@@ -64,5 +70,5 @@ async fn main() -> Result<()> {
     if let Some(first) = training.first() {
         println!("{}", pretty_format_batches(&[first.slice(0, first.num_rows().min(10))])?);
     }
-    Ok(())
+    traffic::run(&store, &flights).await
 }
