@@ -7,6 +7,8 @@
         the same with 200,000 of the flights in npm's vega-datasets
     compare.py --request REQUEST.json
         compares what is in the request's `out` already, whoever wrote it
+    compare.py --traffic DATA
+        compares the windows that `examples/flights` wrote to its folder DATA, joined and served
 
 The rule, for each entity row and view: among the view's rows with the same keys, `time <= t`, `time >= t - ttl` where
 there is a ttl, and `created <= t` where that is asked for (a null passes), the greatest by (time, created, origin,
@@ -44,12 +46,21 @@ def main():
     parser.add_argument("--work", help="a folder for the data; by default one that is removed afterwards")
     parser.add_argument("--flights", help="`data/flights-3m.parquet` of npm's vega-datasets")
     parser.add_argument("--request", help="compare the output of this request")
+    parser.add_argument("--traffic", help="the data folder of `examples/flights`")
     args = parser.parse_args()
     totals = Totals()
     if args.request:
         with open(args.request) as file:
             request = json.load(file)
         totals.add(os.path.basename(args.request), request, connect(), pairs=False)
+    elif args.traffic:
+        for name, entities, out in [("joined", "rows", "set"), ("served", "now", "online")]:
+            data = Data(args.traffic)
+            request = {
+                "entities": data.path(f"traffic_{entities}.parquet"), "out": data.path(f"traffic_{out}.parquet"),
+                "short_names": True, "views": [traffic(data.path(FLIGHTS))],
+            }
+            totals.add(f"windows, {name}", request, connect(), pairs=False)
     elif args.join:
         with tempfile.TemporaryDirectory() as scratch:
             work = args.work or scratch
@@ -65,7 +76,7 @@ def main():
                 run(args.join, request, data)
                 totals.add(name, request, con, pairs=name != "flights")
     else:
-        parser.error("one of --join and --request")
+        parser.error("one of --join, --request and --traffic")
     print(f"{totals.rows} rows compared, {totals.differences} differences")
     sys.exit(0 if totals.rows > 0 and totals.differences == 0 else 1)
 
@@ -415,11 +426,18 @@ def flights_in_windows(con, data, path):
         SELECT origin, moment(978307200000000 + rnd(n * 1000 + i, 40, 181 * 86400) * 1000000) AS event_timestamp, n
         FROM (SELECT origin, row_number() OVER (ORDER BY origin) AS i FROM airports) CROSS JOIN range(100) t(n)
         ORDER BY hash(n * 1000 + i)""")
-    return request(data, e, {
+    return request(data, e, traffic(path))
+
+
+def traffic(path):
+    return {
         "name": "traffic", "sources": [path], "keys": {"origin": "string"}, "event_time": "date",
         "features": {"delay": "int64", "destination": "string"}, "windows": TRAFFIC,
-    })
+    }
 
+
+# Where in the data folder of `examples/flights` the package client puts the flights.
+FLIGHTS = "node_modules/vega-datasets/data/flights-3m.parquet"
 
 HOUR = 3_600_000_000
 TRAFFIC = {

@@ -5,6 +5,7 @@
 //! `HEADWATER_REQUIRE_DUCKDB=1` it fails instead. The flights are compared where npm vega-datasets' `flights-3m.parquet`
 //! is in the data folder of `examples/flights`, or where `HEADWATER_FLIGHTS` says.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -22,8 +23,16 @@ fn main() -> ExitCode {
             None => lacking("flights_equal_duckdb", "flights-3m.parquet"),
         },
         match example() {
-            Some(folder) => trial("the_flights_example_equals_duckdb", python, move |python| written(python, &folder)),
+            Some(folder) => {
+                trial("the_flights_example_equals_duckdb", python.clone(), move |python| written(python, &folder))
+            }
             None => lacking("the_flights_example_equals_duckdb", "a run of examples/flights"),
+        },
+        match example().filter(|folder| folder.join("traffic_set.parquet").exists()) {
+            Some(folder) => trial("windows_of_the_flights_example_equal_duckdb", python, move |python| {
+                script(python, &[OsStr::new("--traffic"), folder.as_os_str()])
+            }),
+            None => lacking("windows_of_the_flights_example_equal_duckdb", "a run of examples/flights"),
         },
     ];
     libtest_mimic::run(&arguments, trials).exit_code()
@@ -51,15 +60,19 @@ fn lacking(name: &str, what: &str) -> Trial {
     Trial::test(name, || Ok(())).with_kind(format!("needs {what}")).with_ignored_flag(true)
 }
 
-fn compare(python: &Path, flights: Option<&Path>) -> Result<(), Failed> {
+/// Runs `compare.py`.
+fn script(python: &Path, arguments: &[&OsStr]) -> Result<(), Failed> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("duckdb_compare/compare.py");
-    let mut command = Command::new(python);
-    command.arg(script).arg("--join").arg(env!("CARGO_BIN_EXE_join-files"));
-    if let Some(flights) = flights {
-        command.arg("--flights").arg(flights);
-    }
-    let status = command.status()?;
+    let status = Command::new(python).arg(script).args(arguments).status()?;
     if status.success() { Ok(()) } else { Err(Failed::from(format!("compare.py: {status}"))) }
+}
+
+fn compare(python: &Path, flights: Option<&Path>) -> Result<(), Failed> {
+    let mut arguments = vec![OsStr::new("--join"), OsStr::new(env!("CARGO_BIN_EXE_join-files"))];
+    if let Some(flights) = flights {
+        arguments.extend([OsStr::new("--flights"), flights.as_os_str()]);
+    }
+    script(python, &arguments)
 }
 
 /// Compares the training set that `examples/flights` wrote.
@@ -79,9 +92,7 @@ fn written(python: &Path, data: &Path) -> Result<(), Failed> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("examples_flights.json");
     std::fs::write(&file, request.to_string())?;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("duckdb_compare/compare.py");
-    let status = Command::new(python).arg(script).arg("--request").arg(&file).status()?;
-    if status.success() { Ok(()) } else { Err(Failed::from(format!("compare.py: {status}"))) }
+    script(python, &[OsStr::new("--request"), file.as_os_str()])
 }
 
 /// Where `examples/flights` writes.
