@@ -3,9 +3,34 @@
 //! At time `t` a window of length `w` that moves in steps of `hop` holds the events with
 //! `floor(t - w, hop) <= event time <= t`: a sawtooth, exact at its newer end, and at its older end aligned to multiples
 //! of `hop` since the Unix epoch. So tiles of one hop each are all that has to be kept of the past.
-
-// What reads and writes windowed views comes next to this module.
-#![allow(dead_code, unused_imports)]
+//!
+//! Each function is implemented once, as what a tile holds for it (init, update, merge, encode) and how a result follows
+//! from that (finalize); jobs, backfills, reads and the point-in-time join all use that one. Their results do not depend
+//! on the order in which events come, nor on how they are spread over splits.
+//!
+//! | function | what a tile holds | error |
+//! | --- | --- | --- |
+//! | `count` | a number | none |
+//! | `sum` of integers | 128 bits | none |
+//! | `sum` of floats, `mean` | two floats and a count, about 106 bits | about 1e-16, however the terms cancel |
+//! | `stddev` | two floats more (Welford, Chan) | likewise |
+//! | `min`, `max` | a value | none |
+//! | `last`, `last_n`, `last_distinct_n` | `n` values with their versions | none |
+//! | `approx_count_distinct` | a HyperLogLog sketch of 2^11 registers | standard error 2.3 % ([`DISTINCT_STANDARD_ERROR`]), next to none below a hundred |
+//! | `approx_percentile` | a DDSketch | 0.78 % of the value of that rank ([`PERCENTILE_RELATIVE_ERROR`]) |
+//!
+//! What they do with special values:
+//!
+//! - Nulls are ignored. Of no values `count` is 0 and everything else null; so is `stddev` of one value.
+//! - NaN is a value, equal to itself and greater than every other, as in SQL: it counts, it makes `sum`, `mean` and
+//!   `stddev` NaN, it is `max` where there is one, and `min` only where there is nothing else; percentiles place it last.
+//! - Infinities are values too. `sum` and `mean` of floats are infinite where they are beyond `float64`; `stddev` is NaN
+//!   there.
+//! - `-0.0` and `0.0` are one value to `approx_count_distinct` and `last_distinct_n`, which gives it as `0.0`. `min` takes
+//!   the former for the smaller one.
+//! - A result beyond its feature's type is null and counted, never wrapped: of integers, a sum beyond `int64`; of floats,
+//!   one that is finite and beyond a feature of `float32`.
+//! - Percentiles take floats nearer to zero than 2.3e-308 for zero.
 
 pub(crate) mod epoch;
 
@@ -28,7 +53,6 @@ pub use distinct::STANDARD_ERROR as DISTINCT_STANDARD_ERROR;
 pub use functions::{MAX_N, check_type, output_type};
 pub use percentile::RELATIVE_ERROR as PERCENTILE_RELATIVE_ERROR;
 
-pub(crate) use bound::Bound;
 pub(crate) use finisher::Finisher;
 pub(crate) use layout::Layout;
 pub(crate) use state::State;

@@ -7,7 +7,8 @@ use headwater_core::{Micros, Position};
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use super::super::{Bound, Layout, State, Window, Windows};
+use super::super::bound::Bound;
+use super::super::{Layout, State, Window, Windows};
 use super::oracle::{self, COLUMNS, Event, Value};
 use super::windows;
 
