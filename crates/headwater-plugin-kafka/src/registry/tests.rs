@@ -11,11 +11,14 @@ use serde_json::json;
 
 use super::*;
 
+/// A path, and the authorization that came with it.
+type Asked = (String, Option<String>);
+
 /// What the server answers to each path, and what it was asked.
 #[derive(Debug, Clone, Default)]
 struct Server {
     answers: Arc<Mutex<BTreeMap<String, (u16, String)>>>,
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
