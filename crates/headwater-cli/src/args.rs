@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -56,6 +57,8 @@ pub(crate) enum Command {
     /// Look at records that could not be used, or try them again.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Compare what is served of a view with what its history says. Fails where they differ.
+    Verify(VerifyArgs),
     /// Merge small files of the offline store.
     Compact,
     /// List the plugins of this build.
@@ -173,6 +176,21 @@ pub(crate) struct HistoricalArgs {
     pub(crate) memory_limit: Option<u64>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct VerifyArgs {
+    /// The feature view.
+    pub(crate) view: String,
+    /// How many entities to compare at most.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub(crate) sample: usize,
+    /// Draw the same entities again: what an earlier run printed.
+    #[arg(long)]
+    pub(crate) seed: Option<u64>,
+    /// How long to wait for a running job to publish the log, such as `30s`.
+    #[arg(long, default_value = "90s", value_parser = length, value_name = "DURATION")]
+    pub(crate) wait: Duration,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum DeadLetters {
     /// List them.
@@ -183,6 +201,10 @@ pub(crate) enum DeadLetters {
 
 fn time(text: &str) -> Result<Micros, String> {
     parse_time(text).map_err(|error| error.to_string())
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    crate::api::Duration::parse(text).map(crate::api::Duration::to_std)
 }
 
 fn start(text: &str) -> Result<StartPosition, String> {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures::TryStreamExt;
 use serde_json::json;
 
-use crate::api::{EntityColumns, EntityRows, Error, FeatureStore, HistoryOptions, Result};
-use crate::args::{Format, HistoricalArgs, OnlineArgs};
+use crate::api::{EntityColumns, EntityRows, Error, FeatureStore, HistoryOptions, Result, Verified, VerifyOptions};
+use crate::args::{Format, HistoricalArgs, OnlineArgs, VerifyArgs};
 use crate::files::{TableWriter, read};
 use crate::output;
 use crate::progress::Progress;
@@ -65,4 +65,36 @@ pub(crate) async fn historical(format: Format, store: &FeatureStore, args: &Hist
     output::print(format, &json!({"out": args.out, "rows": count, "columns": columns}), || {
         format!("{count} rows with {} columns written to {out}", columns.len())
     })
+}
+
+pub(crate) async fn verify(format: Format, store: &FeatureStore, args: &VerifyArgs) -> Result<()> {
+    let options = VerifyOptions { sample: args.sample, seed: args.seed, wait: args.wait };
+    let found = store.verify(&args.view, &options).await?;
+    output::print(format, &found, || report(&found))?;
+    if found.is_consistent() {
+        return Ok(());
+    }
+    let (mismatches, missing) = (found.mismatches, found.missing);
+    Err(Error::data(format!("of {} entities {mismatches} differ and {missing} are missing", found.sampled)))
+}
+
+fn report(found: &Verified) -> String {
+    let mut lines = vec![
+        format!("view {}: {} entities, seed {}", found.view, found.sampled, found.seed),
+        format!("  matches             {}", found.matches),
+        format!("  mismatches          {}", found.mismatches),
+        format!("  missing             {}", found.missing),
+        format!("  not compared        {}", found.unpublished + found.changed),
+        format!("    not yet in the log  {}", found.unpublished),
+        format!("    changed meanwhile   {}", found.changed),
+        format!("  largest difference  {:e}", found.largest_difference),
+    ];
+    for difference in &found.differences {
+        let entity = serde_json::Value::Object(difference.entity.clone());
+        lines.push(format!(
+            "{entity} at {}: {} is {} online and {} in history",
+            difference.time, difference.feature, difference.online, difference.offline
+        ));
+    }
+    lines.join("\n")
 }

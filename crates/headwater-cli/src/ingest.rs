@@ -9,7 +9,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::{
-    Counts, Error, FeatureStore, IngestOptions, JobHandle, JobState, JobStatus, Result, SplitStatus, format_time,
+    Counts, Error, FeatureStore, IngestOptions, JobHandle, JobState, JobStatus, Result, SplitStatus, WindowStatus,
+    format_time,
 };
 use crate::args::{DeadLetters, Format, IngestArgs, ResetArgs};
 use crate::output::{known, print, table};
@@ -141,6 +142,7 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
                 },
                 view.source.clone(),
                 known(view.materialized_to.map(format_time)),
+                view.windows.as_ref().map_or_else(|| "-".into(), windows),
                 view.notes.join("; "),
             ]
         })
@@ -173,7 +175,11 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
         .collect();
     let text = [
         format!("project {}", status.project),
-        table(["view", "generation", "serving", "source", "materialised to", "notes"], &views, "there are no views")?,
+        table(
+            ["view", "generation", "serving", "source", "materialised to", "windows", "notes"],
+            &views,
+            "there are no views",
+        )?,
         jobs_table(&status.jobs)?,
         table(
             ["view", "split", "position", "lag", "watermark", "freshness", "rows", "late", "stale", "dead letters"],
@@ -183,6 +189,27 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
     ]
     .join("\n");
     print(format, &status, || text)
+}
+
+/// The state of a view's windows, in words.
+fn windows(windows: &WindowStatus) -> String {
+    let from = |log_from: Option<_>| log_from.map_or_else(|| "the beginning".to_owned(), format_time);
+    let mut parts = match &windows.epoch {
+        None => vec!["no epoch yet".to_owned()],
+        Some(epoch) => {
+            let older = if windows.current { "" } else { " of older aggregations" };
+            vec![format!("epoch {epoch}{older}, log from {}", from(windows.log_from))]
+        }
+    };
+    if let Some(next) = &windows.next {
+        let how_far = if next.built {
+            format!("{} of {} splits have caught up", next.splits_caught_up, next.splits)
+        } else {
+            format!("{} of {} pieces built, {} rows", next.done, next.total, next.rows)
+        };
+        parts.push(format!("next {}, log from {}: {how_far}", next.epoch, from(next.log_from)));
+    }
+    parts.join("; ")
 }
 
 pub(crate) async fn reset(format: Format, store: &FeatureStore, args: &ResetArgs) -> Result<()> {

@@ -84,6 +84,7 @@ async fn run(cli: Cli) -> Result<()> {
         Command::Push(args) => write::push(format, &store, &args).await,
         Command::GetOnlineFeatures(args) => features::online(format, &store, &args).await,
         Command::GetHistoricalFeatures(args) => features::historical(format, &store, &args).await,
+        Command::Verify(args) => features::verify(format, &store, &args).await,
         Command::Compact => manage::compact(format, &store).await,
         Command::Init | Command::Plugins | Command::Plan | Command::Apply | Command::Teardown => Ok(()),
     }

@@ -350,3 +350,99 @@ fn plugins_say_whether_they_are_in_this_build() {
     assert_eq!(enabled("kafka"), Some(json!(cfg!(feature = "kafka"))));
     assert_eq!(enabled("sqlite"), Some(json!(true)));
 }
+
+/// The starter project with windows over its events, at the end of its stream views.
+fn windowed() -> Project {
+    let project = Project::empty();
+    project.ok(&["init"]);
+    project.edit(
+        "headwater.yaml",
+        "# What one model asks for.",
+        r"  - name: driver_windows
+    entities: [driver]
+    source: driver_events
+    mode: sql
+    transform: >
+      SELECT driver_id, event_timestamp, created,
+             conv_rate * 100.0 AS conv_percentage, trips
+      FROM driver_events
+    offline: true
+    aggregations:
+      - { function: count, time_window: 36500d }
+      - { column: trips, function: sum, name: trips_sum }
+      - { column: conv_percentage, function: last_n, n: 2 }
+
+# What one model asks for.",
+    );
+    project.ok(&["apply"]);
+    project
+}
+
+#[test]
+fn windows_are_planned_built_served_and_verified() {
+    let project = windowed();
+    let view = |status: Value| {
+        let views = status["views"].as_array().unwrap().clone();
+        views.into_iter().find(|view| view["view"] == "driver_windows").unwrap()
+    };
+    assert_eq!(view(project.json(&["status"]))["windows"]["epoch"], Value::Null);
+    assert!(project.ok(&["status"]).contains("no epoch yet"));
+    assert!(project.fails(&["verify", "driver_windows"]).contains("its windows have not been built yet"));
+    // Nothing was ever seen.
+    assert_eq!(project.online("driver_windows:count_3153600000s", &json!([1001])), json!([0]));
+
+    project.ok(&["ingest", "--until-caught-up"]);
+    let windows = view(project.json(&["status"]))["windows"].clone();
+    assert!(windows["epoch"].is_string() && windows["log_from"].is_i64(), "{windows}");
+    assert_eq!((&windows["current"], &windows["next"]), (&json!(true), &Value::Null));
+    assert!(project.ok(&["status"]).contains("log from 20"));
+
+    let found = project.json(&["verify", "driver_windows", "--sample", "100", "--seed", "7"]);
+    assert_eq!(found["sampled"], found["matches"], "{found}");
+    assert_eq!((&found["seed"], &found["mismatches"], &found["missing"]), (&json!(7), &json!(0), &json!(0)));
+    assert!(found["sampled"].as_u64().unwrap() >= 3, "{found}");
+    assert_eq!(project.json(&["verify", "driver_windows", "--sample", "2"])["sampled"], 2);
+    let text = project.ok(&["verify", "driver_windows"]);
+    assert!(text.contains("mismatches          0"), "{text}");
+
+    // Another window is another epoch of the same rows.
+    project.edit("headwater.yaml", "36500d", "400d");
+    let plan = project.ok(&["plan"]);
+    assert!(plan.contains("rows: stay, generation ") && plan.contains("windows: new epoch of"), "{plan}");
+    project.ok(&["apply"]);
+    assert!(project.ok(&["status"]).contains("of older aggregations"));
+    assert!(project.fails(&["verify", "driver_windows"]).contains("have not been built yet as they are defined now"));
+    project.ok(&["ingest", "--until-caught-up"]);
+    assert_eq!(view(project.json(&["status"]))["windows"]["current"], true);
+    assert!(project.ok(&["verify", "driver_windows"]).contains("missing             0"));
+
+    // History is not what it was.
+    let history = project.read("sample/driver_history.csv");
+    let mut lines: Vec<String> = history.lines().map(str::to_owned).collect();
+    let first = lines[1].clone();
+    lines.push(first);
+    project.write("sample/driver_history.csv", &format!("{}\n", lines.join("\n")));
+    let output = project.run(&["verify", "driver_windows"]);
+    assert!(!output.status.success());
+    let (text, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    assert!(text.contains("mismatches          1") && text.contains("count_34560000s is "), "{text}");
+    assert!(error.contains("1 differ and 0 are missing"), "{error}");
+}
+
+#[test]
+fn newest_values_are_verified() {
+    let project = Project::applied();
+    project.ok(&["ingest", "--until-caught-up"]);
+    project.ok(&["materialize", "2000-01-01", "2100-01-01"]);
+    let found = project.json(&["verify", "driver_stats"]);
+    assert_eq!(found["sampled"], found["matches"], "{found}");
+    assert!(project.fails(&["verify", "driver_stat"]).contains("did you mean `driver_stats`?"));
+    // A driver whom history alone knows.
+    let history = project.read("sample/driver_history.csv");
+    let line = history.lines().nth(1).unwrap().replacen(char::is_numeric, "9", 1);
+    project.write("sample/driver_history.csv", &format!("{}\n{line}\n", history.trim_end()));
+    let output = project.run(&["--output", "json", "verify", "driver_stats"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(!output.status.success());
+    assert_eq!((&found["missing"], &found["mismatches"]), (&json!(1), &json!(0)), "{found}");
+}

@@ -9,6 +9,8 @@ use serde::Serialize;
 use super::FeatureStore;
 use crate::ingest::{self, IngestOptions, JobHandle, JobStatus, ListedDeadLetter, Replayed};
 use crate::rows::{Serving, read_materialized};
+use crate::windows::Windows;
+use crate::windows::epoch::{self, EpochState, Epochs};
 
 /// How a project stands.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,8 +38,66 @@ pub struct ViewStatus {
     pub source: String,
     /// How far its batch source was materialised.
     pub materialized_to: Option<Micros>,
+    /// The state of its windows; `None` of a view without aggregations.
+    pub windows: Option<WindowStatus>,
     /// What is worth knowing beside that, in words.
     pub notes: Vec<String>,
+}
+
+/// How the state of a view's windows stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct WindowStatus {
+    /// The epoch that reads go to; `None` where none was built yet.
+    pub epoch: Option<String>,
+    /// Batch rows count before this time, events of the stream from it on; `None` = the beginning of time, or no epoch.
+    pub log_from: Option<Micros>,
+    /// Whether it is of the aggregations that are applied.
+    pub current: bool,
+    /// The epoch that is to take over.
+    pub next: Option<NextEpoch>,
+}
+
+/// How far an epoch is that is to take over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NextEpoch {
+    /// The epoch.
+    pub epoch: String,
+    /// Where its batch rows and events meet.
+    pub log_from: Option<Micros>,
+    /// Whether all of history is in it, and only the jobs have to catch up.
+    pub built: bool,
+    /// Pieces of history that are done.
+    pub done: u64,
+    /// Pieces in all.
+    pub total: u64,
+    /// Rows read for it.
+    pub rows: u64,
+    /// Splits that have caught up.
+    pub splits_caught_up: u64,
+    /// Splits in all.
+    pub splits: u64,
+}
+
+impl WindowStatus {
+    fn new(epochs: &Epochs, windows: &Windows) -> Self {
+        let serving = epochs.serving.as_ref().map(|(epoch, _)| epoch);
+        let next = epochs.all.iter().rev().find(|entry| entry.epoch.id.as_str() > epochs.serving_id());
+        Self {
+            epoch: serving.map(|epoch| epoch.id.clone()),
+            log_from: serving.and_then(|epoch| epoch.log_from),
+            current: serving.is_some_and(|epoch| epoch.fingerprint == windows.fingerprint),
+            next: next.map(|entry| NextEpoch {
+                epoch: entry.epoch.id.clone(),
+                log_from: entry.epoch.log_from,
+                built: entry.state == EpochState::CatchingUp,
+                done: entry.progress.done,
+                total: entry.progress.total,
+                rows: entry.progress.rows,
+                splits_caught_up: entry.splits.values().filter(|split| split.caught_up).count() as u64,
+                splits: entry.splits.len() as u64,
+            }),
+        }
+    }
 }
 
 impl FeatureStore {
@@ -111,6 +171,13 @@ impl FeatureStore {
                     notes.push(format!("the job of `{}` runs with older definitions; start it again", job.source));
                 }
             }
+            let windows = match &view.windows {
+                Some(windows) => {
+                    let epochs = epoch::load(online, name, &view.name, &view.generation).await?;
+                    Some(WindowStatus::new(&epochs, windows))
+                }
+                None => None,
+            };
             let source = view.stream.as_ref().map(|stream| &stream.source);
             views.push(ViewStatus {
                 view: view.name.clone(),
@@ -118,6 +185,7 @@ impl FeatureStore {
                 serving,
                 source: source.or(view.batch.as_ref().map(|batch| &batch.source)).cloned().unwrap_or_default(),
                 materialized_to: read_materialized(online, name, &view.name, &view.generation).await?,
+                windows,
                 notes,
             });
         }

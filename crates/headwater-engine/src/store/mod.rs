@@ -35,6 +35,7 @@ mod push;
 mod reset;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -50,7 +51,7 @@ use headwater_core::{Clock, Error, Micros, OfflineStore, OnlineStore, Registry, 
 use sha2::{Digest, Sha256};
 
 pub use features::Features;
-pub use jobs::{Status, ViewStatus};
+pub use jobs::{NextEpoch, Status, ViewStatus, WindowStatus};
 pub use json::{EntityColumns, format_time, parse_time};
 pub use manage::{Compacted, Teardown};
 pub use materialize::{MaterializeProgress, Materialized, Reporter};
@@ -59,6 +60,7 @@ pub use online::{Entities, FeatureStatus, OnlineColumn, OnlineFeatures};
 pub(crate) use push::field_mapping;
 pub use push::{PushTarget, Pushed};
 pub use reset::{Reset, ResetKind, ResetView};
+pub use verify::{Difference, Verified, VerifyOptions};
 #[cfg(test)]
 pub(crate) use {
     epochs::materialize as materialize_windows, history::get_historical_features, materialize::Interval as Between,
@@ -294,6 +296,21 @@ impl FeatureStore {
     ) -> Result<TrainingSet> {
         let project = self.project().await?;
         history::get_historical_features(&project, entities, &features.into(), full_feature_names, options).await
+    }
+
+    /// Compares what is served of a view with what its history says, for entities drawn from that history: the newest
+    /// value or the windows of each as they were when it was read online, computed again by the point-in-time join.
+    ///
+    /// Entities are left out, and counted, whose events the log does not have yet, and which change meanwhile. What is in
+    /// the batch source and was never materialised is missing online, and found as that.
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown view; `Invalid` for one without history of what it serves (`online: false`, a stream
+    /// without `offline: true`, never materialised, not caught up); `Conflict` where windows are replaced meanwhile; those
+    /// of the stores and of [`FeatureStore::get_historical_features`].
+    pub async fn verify(&self, view: &str, options: &VerifyOptions) -> Result<Verified> {
+        let current = self.current().await?;
+        verify::verify(&current.project, current.serving.epochs(), view, options).await
     }
 
     /// Writes the newest batch rows from `start` to `end`, both inclusive, to the online store: of these views, or of all

@@ -164,6 +164,11 @@ impl ServingCache {
         Self { metrics, ..Self::default() }
     }
 
+    /// The epochs of windowed views.
+    pub(super) fn epochs(&self) -> &EpochCache {
+        &self.epochs
+    }
+
     /// Where reads are counted.
     #[cfg(test)]
     pub(crate) fn metrics(&self) -> &Metrics {

@@ -40,6 +40,8 @@ pub(super) struct Reading {
     /// The table with its state.
     table: String,
     layout: Layout,
+    /// Whether it holds the aggregations that are defined now.
+    current: bool,
     /// For each feature of the view its place among those of the epoch, whose aggregations may be older ones.
     places: Vec<Option<usize>>,
 }
@@ -97,6 +99,7 @@ impl Reading {
         Ok(Self {
             generation: generation.to_owned(),
             table: epoch.as_ref().map_or(String::new(), |epoch| epoch::table(name, &view.name, epoch)),
+            current: epoch.is_some() && std::ptr::eq(held, windows),
             layout: Layout::new(held)?,
             places: (0..view.features.len()).map(place).collect(),
             epoch: epoch.map(|epoch| Bytes::from(epoch.id)),
@@ -142,6 +145,16 @@ pub(super) async fn fetch(
 }
 
 impl Fetched {
+    /// The epoch that the rows are of.
+    pub(super) fn epoch(&self) -> Option<&Bytes> {
+        self.reading.epoch.as_ref()
+    }
+
+    /// Whether there is an epoch, and it holds the aggregations that are defined now.
+    pub(super) fn is_current(&self) -> bool {
+        self.reading.current
+    }
+
     /// Computes the windows of each entity at `now`, or at its newest event where that is later.
     ///
     /// # Errors

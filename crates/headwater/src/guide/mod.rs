@@ -1,8 +1,8 @@
 //! The guides: how Headwater is built, what its words mean, how to run it.
 //!
-//! Read [`architecture`] first, [`definitions`] when you write a `headwater.yaml`, [`time_and_delivery`] and
-//! [`point_in_time`] to know exactly what you get, [`plugins`] to connect a system of your own, and [`operating`] to run
-//! jobs.
+//! Read [`architecture`] first, [`definitions`] when you write a `headwater.yaml`, [`time_and_delivery`],
+//! [`point_in_time`] and [`windows`] to know exactly what you get, [`plugins`] to connect a system of your own, and
+//! [`operating`] to run jobs.
 
 #[doc = include_str!("architecture.md")]
 pub mod architecture {}
@@ -12,6 +12,8 @@ pub mod definitions {}
 pub mod time_and_delivery {}
 #[doc = include_str!("point_in_time.md")]
 pub mod point_in_time {}
+#[doc = include_str!("windows.md")]
+pub mod windows {}
 #[doc = include_str!("plugins.md")]
 pub mod plugins {}
 #[doc = include_str!("operating.md")]

@@ -5,6 +5,7 @@ mod lifecycle;
 mod materialize;
 mod online;
 mod push;
+mod verify;
 mod windows;
 
 use std::collections::BTreeMap;
