@@ -1,14 +1,10 @@
 //! Entity keys as bytes.
 
-use arrow::array::{
-    Array, AsArray, BinaryArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array, RecordBatch,
-    StringArray, TimestampMicrosecondArray,
-};
-use arrow::datatypes::{Float32Type, Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use arrow::array::RecordBatch;
 use headwater_core::definitions::ValueType;
 use headwater_core::{Error, Result};
 
-use super::{FORMAT_VERSION, push_length, tag};
+use super::{FORMAT_VERSION, Values, push_length, tag};
 use crate::view::Key;
 
 /// The join keys of a batch, ready to be written as entity keys, row by row.
@@ -18,19 +14,7 @@ use crate::view::Key;
 /// is a prefix of another.
 #[derive(Debug)]
 pub(crate) struct KeyColumns<'a> {
-    columns: Vec<Column<'a>>,
-}
-
-#[derive(Debug)]
-enum Column<'a> {
-    Bytes(&'a BinaryArray),
-    Text(&'a StringArray),
-    Int32(&'a Int32Array),
-    Int64(&'a Int64Array),
-    Float32(&'a Float32Array),
-    Float64(&'a Float64Array),
-    Bool(&'a BooleanArray),
-    Time(&'a TimestampMicrosecondArray),
+    columns: Vec<Values<'a>>,
 }
 
 impl<'a> KeyColumns<'a> {
@@ -47,7 +31,18 @@ impl<'a> KeyColumns<'a> {
                 let column = rows
                     .column_by_name(&key.name)
                     .ok_or_else(|| Error::invalid(format!("join key `{}` is missing", key.name)))?;
-                Column::new(key, column.as_ref())
+                if *column.data_type() != key.value_type.to_arrow() {
+                    return Err(Error::invalid(format!(
+                        "join key `{}` is {}, not `{}`",
+                        key.name,
+                        column.data_type(),
+                        key.value_type
+                    )));
+                }
+                if matches!(key.value_type, ValueType::Array(_)) {
+                    return Err(Error::invalid(format!("join key `{}` is a list; lists cannot be keys", key.name)));
+                }
+                Ok(Values::new(column, &key.value_type))
             })
             .collect::<Result<_>>()?;
         Ok(Self { columns })
@@ -62,73 +57,37 @@ impl<'a> KeyColumns<'a> {
     pub(crate) fn encode(&self, row: usize, out: &mut Vec<u8>) {
         out.push(FORMAT_VERSION);
         for column in &self.columns {
-            column.encode(row, out);
+            push_key(column, row, out);
         }
     }
 }
 
-impl<'a> Column<'a> {
-    fn new(key: &Key, column: &'a dyn Array) -> Result<Self> {
-        if *column.data_type() != key.value_type.to_arrow() {
-            return Err(Error::invalid(format!(
-                "join key `{}` is {}, not `{}`",
-                key.name,
-                column.data_type(),
-                key.value_type
-            )));
+/// Appends the type and the value of a join key.
+fn push_key(column: &Values<'_>, row: usize, out: &mut Vec<u8>) {
+    let mut fixed = |value_type: &ValueType, bytes: &[u8]| {
+        out.push(tag::of(value_type));
+        out.extend_from_slice(bytes);
+    };
+    match column {
+        Values::Bytes(column) => push_text(out, &ValueType::Bytes, column.value(row)),
+        Values::Text(column) => push_text(out, &ValueType::String, column.value(row).as_bytes()),
+        Values::Int32(column) => fixed(&ValueType::Int32, &column.value(row).to_be_bytes()),
+        Values::Int64(column) => fixed(&ValueType::Int64, &column.value(row).to_be_bytes()),
+        // Equal floats are one key: the two zeros are, and so is every NaN.
+        Values::Float32(column) => {
+            let value = column.value(row);
+            let value = if value.is_nan() { f32::NAN } else { value + 0.0 };
+            fixed(&ValueType::Float32, &value.to_bits().to_be_bytes());
         }
-        Ok(match key.value_type {
-            ValueType::Bytes => Self::Bytes(column.as_binary()),
-            ValueType::String => Self::Text(column.as_string()),
-            ValueType::Int32 => Self::Int32(column.as_primitive::<Int32Type>()),
-            ValueType::Int64 => Self::Int64(column.as_primitive::<Int64Type>()),
-            ValueType::Float32 => Self::Float32(column.as_primitive::<Float32Type>()),
-            ValueType::Float64 => Self::Float64(column.as_primitive::<Float64Type>()),
-            ValueType::Bool => Self::Bool(column.as_boolean()),
-            ValueType::UnixTimestamp => Self::Time(column.as_primitive::<TimestampMicrosecondType>()),
-            ValueType::Array(_) => {
-                return Err(Error::invalid(format!("join key `{}` is a list; lists cannot be keys", key.name)));
-            }
-        })
-    }
-
-    fn is_null(&self, row: usize) -> bool {
-        match self {
-            Self::Bytes(column) => column.is_null(row),
-            Self::Text(column) => column.is_null(row),
-            Self::Int32(column) => column.is_null(row),
-            Self::Int64(column) => column.is_null(row),
-            Self::Float32(column) => column.is_null(row),
-            Self::Float64(column) => column.is_null(row),
-            Self::Bool(column) => column.is_null(row),
-            Self::Time(column) => column.is_null(row),
+        Values::Float64(column) => {
+            let value = column.value(row);
+            let value = if value.is_nan() { f64::NAN } else { value + 0.0 };
+            fixed(&ValueType::Float64, &value.to_bits().to_be_bytes());
         }
-    }
-
-    fn encode(&self, row: usize, out: &mut Vec<u8>) {
-        let mut fixed = |value_type: &ValueType, bytes: &[u8]| {
-            out.push(tag::of(value_type));
-            out.extend_from_slice(bytes);
-        };
-        match self {
-            Self::Bytes(column) => push_text(out, &ValueType::Bytes, column.value(row)),
-            Self::Text(column) => push_text(out, &ValueType::String, column.value(row).as_bytes()),
-            Self::Int32(column) => fixed(&ValueType::Int32, &column.value(row).to_be_bytes()),
-            Self::Int64(column) => fixed(&ValueType::Int64, &column.value(row).to_be_bytes()),
-            // Equal floats are one key: the two zeros are, and so is every NaN.
-            Self::Float32(column) => {
-                let value = column.value(row);
-                let value = if value.is_nan() { f32::NAN } else { value + 0.0 };
-                fixed(&ValueType::Float32, &value.to_bits().to_be_bytes());
-            }
-            Self::Float64(column) => {
-                let value = column.value(row);
-                let value = if value.is_nan() { f64::NAN } else { value + 0.0 };
-                fixed(&ValueType::Float64, &value.to_bits().to_be_bytes());
-            }
-            Self::Bool(column) => fixed(&ValueType::Bool, &[u8::from(column.value(row))]),
-            Self::Time(column) => fixed(&ValueType::UnixTimestamp, &column.value(row).to_be_bytes()),
-        }
+        Values::Bool(column) => fixed(&ValueType::Bool, &[u8::from(column.value(row))]),
+        Values::Time(column) => fixed(&ValueType::UnixTimestamp, &column.value(row).to_be_bytes()),
+        // `KeyColumns::new` takes none.
+        Values::List(..) => {}
     }
 }
 
