@@ -31,6 +31,7 @@ pub(crate) const STEPS: &[Step] = &[
     // Before the tests, which compare the data that it fetches.
     Step { name: "flights", about: "3,000,000 real flights through the whole path", run: flights },
     Step { name: "tests", about: "unit tests, conformance suites, tests across crates, doctests", run: tests },
+    Step { name: "windows", about: "2,000 random streams for each window function", run: windows },
     Step { name: "features", about: "each feature of the facade by itself", run: features },
     Step {
         name: "driver_stats",
@@ -101,6 +102,17 @@ fn tests(context: &Context) -> Outcome {
         }
         not_run => not_run,
     }
+}
+
+/// How many random streams are tried for each function of windows; the tests before have tried a few.
+const WINDOW_STREAMS: &str = "2000";
+
+fn windows(context: &Context) -> Outcome {
+    let mut command = context.command("cargo");
+    // The same build as that of the tests.
+    command.args(["test", "--workspace", "--lib", "--features", &STREAMS.join(","), "windows::tests::properties"]);
+    command.env("PROPTEST_CASES", WINDOW_STREAMS);
+    context.run(command)
 }
 
 /// Checks the facade with no feature and with each alone: a workspace build has most of them and hides what is missing.
