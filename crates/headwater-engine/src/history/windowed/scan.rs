@@ -1,7 +1,7 @@
 //! The search: fragments are read, sifted and handed to the workers, with the columns that are aggregated.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, UInt32Array, UInt64Array, new_null_array};
 use arrow::compute::take;
@@ -49,11 +49,13 @@ enum Message {
 
 /// Answers the entity rows of each worker.
 pub(super) async fn search(view: &Arc<Windowed>, plan: &Plan, keeping: &Keeping) -> Result<Vec<Answered>> {
+    // Workers do not go on for a join that was dropped.
+    let alive = Arc::new(());
     let (mut senders, mut workers) = (Vec::new(), Vec::new());
     for worker in 0..plan.threads {
         let (sender, receiver) = mpsc::channel(QUEUE);
-        let (view, keeping) = (Arc::clone(view), keeping.clone());
-        workers.push(tokio::task::spawn_blocking(move || work(worker, &view, &keeping, receiver)));
+        let (view, keeping, alive) = (Arc::clone(view), keeping.clone(), Arc::downgrade(&alive));
+        workers.push(tokio::task::spawn_blocking(move || work(worker, &view, &keeping, receiver, &alive)));
         senders.push(sender);
     }
     let read = read_all(view, plan, senders, keeping.by_created).await;
@@ -63,13 +65,20 @@ pub(super) async fn search(view: &Arc<Windowed>, plan: &Plan, keeping: &Keeping)
     for worker in workers {
         shares.push(worker.await.map_err(stopped)??);
     }
+    drop(alive);
     read?;
     Ok(shares)
 }
 
-/// Sorts rows until every fragment is done, then walks over them. Where readers stop before that there is nothing to
-/// answer.
-fn work(worker: usize, view: &Windowed, keeping: &Keeping, mut messages: Receiver<Message>) -> Result<Answered> {
+/// Sorts rows until every fragment is done, then walks over them. Where readers stop before that, or nobody waits for the
+/// answers any more, there is nothing to answer.
+fn work(
+    worker: usize,
+    view: &Windowed,
+    keeping: &Keeping,
+    mut messages: Receiver<Message>,
+    alive: &Weak<()>,
+) -> Result<Answered> {
     let keys = view.rows.asked.shares.get(worker).map_or(0, |share| share.keys);
     let mut rows = Sorter::new(keys, Arc::clone(&keeping.rows), keeping.folder.clone());
     let mut done = 0;
@@ -85,6 +94,9 @@ fn work(worker: usize, view: &Windowed, keeping: &Keeping, mut messages: Receive
     let mut sorted = rows.finish()?;
     let mut walk = Walk::new(view, worker, keeping);
     while let Some(batch) = sorted.next()? {
+        if alive.strong_count() == 0 {
+            return Ok(Answered::default());
+        }
         walk.take(&batch)?;
     }
     walk.finish()
