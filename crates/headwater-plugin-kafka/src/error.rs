@@ -12,6 +12,10 @@ pub(crate) fn kafka(error: KafkaError, doing: &'static str) -> Error {
     if let KafkaError::ClientConfig(_, description, property, _) = &error {
         return refused(property, description);
     }
+    if let KafkaError::Nul(_) = &error {
+        // The error below shows the text, which may be a secret.
+        return Error::invalid(format!("cannot {doing}: a text holds a zero byte")).with_plugin("kafka");
+    }
     let kind = match error.rdkafka_error_code() {
         Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => ErrorKind::NotFound,
         Some(

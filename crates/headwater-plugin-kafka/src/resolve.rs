@@ -232,8 +232,8 @@ async fn ask<T>(question: impl Future<Output = Result<T>>) -> Result<T> {
 /// a partition is then read from there by whatever worker gets it, and however late.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct FirstStart {
-    start: StartPosition,
-    offsets: BTreeMap<i32, i64>,
+    pub(crate) start: StartPosition,
+    pub(crate) offsets: BTreeMap<i32, i64>,
 }
 
 impl FirstStart {

@@ -113,3 +113,97 @@ mod without_client {
         assert_eq!(error.kind(), ErrorKind::Unsupported);
     }
 }
+
+#[cfg(feature = "client")]
+mod with_client {
+    use headwater_core::ErrorKind;
+
+    use super::*;
+
+    fn with(properties: Value) -> headwater_core::Result<()> {
+        let options = json!({"bootstrap_servers": "localhost:9092", "topic": "drivers", "options": properties});
+        check(&config(options), &json_records())
+    }
+
+    #[test]
+    fn tls_and_sasl_are_built_in() {
+        with(json!({
+            "security.protocol": "SASL_SSL", "sasl.mechanism": "SCRAM-SHA-512", "sasl.username": "me",
+            "sasl.password": "secret", "ssl.ca.location": "/nowhere", "ssl.key.password": "secret",
+            "enable.ssl.certificate.verification": false, "fetch.wait.max.ms": 100, "compression.type": "zstd",
+        }))
+        .unwrap();
+    }
+
+    #[test]
+    fn properties_that_do_not_exist_are_refused_by_name_and_without_their_value() {
+        for (properties, told) in [
+            (json!({"sasl.pasword": "canary"}), "`sasl.pasword`: there is no such property"),
+            (json!({"security.protocol": "canary"}), "refuses the property `security.protocol`: "),
+            (json!({"ssl.key.password": "\u{0}canary"}), "cannot use these options"),
+            (json!({"fetch.wait.max.ms": "soon"}), "`fetch.wait.max.ms`"),
+        ] {
+            let error = with(properties).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
+            assert!(error.to_string().contains(told), "{error}");
+            let hidden = !told.contains("security");
+            assert!(!hidden || !format!("{error} {error:?}").contains("canary"), "{error:?}");
+        }
+    }
+}
+
+#[cfg(feature = "client")]
+mod notes {
+    use std::collections::BTreeMap;
+
+    use headwater_core::ErrorKind;
+    use headwater_core::stream::StartPosition;
+
+    use crate::mark::{Mark, Marks};
+    use crate::resolve::FirstStart;
+
+    #[test]
+    fn notes_are_read_back_and_unknown_versions_refused() {
+        let mark = Mark::new(7, Some(1_000), Some(b"key"), None);
+        assert_eq!(Mark::from_note(&mark.to_note()).unwrap(), mark);
+        for start in [StartPosition::Latest, StartPosition::At(-5), StartPosition::Earliest] {
+            let first = FirstStart { start, offsets: BTreeMap::from([(0, 12), (3, 0)]) };
+            assert_eq!(FirstStart::from_note(&first.to_note()).unwrap(), first);
+        }
+        let later = br#"{"version":2}"#;
+        assert_eq!(Mark::from_note(later).unwrap_err().kind(), ErrorKind::FormatVersion);
+        assert_eq!(FirstStart::from_note(later).unwrap_err().kind(), ErrorKind::FormatVersion);
+        for damaged in ["", "{}", r#"{"version":1}"#, r#"{"version":1,"start":"latest","offsets":[[0]]}"#] {
+            assert!(Mark::from_note(damaged.as_bytes()).is_err(), "{damaged}");
+            assert!(FirstStart::from_note(damaged.as_bytes()).is_err(), "{damaged}");
+        }
+    }
+
+    #[test]
+    fn marks_tell_records_apart() {
+        let mark = Mark::new(7, Some(1), Some(b"a"), Some(b"b"));
+        assert_eq!(mark, Mark::new(7, Some(1), Some(b"a"), Some(b"b")));
+        for other in [
+            Mark::new(7, Some(2), Some(b"a"), Some(b"b")),
+            Mark::new(7, Some(1), Some(b"ab"), Some(b"")),
+            Mark::new(7, Some(1), Some(b"a"), None),
+            Mark::new(7, Some(1), None, Some(b"ab")),
+            Mark::new(7, None, Some(b"a"), Some(b"b")),
+        ] {
+            assert_ne!(mark, other);
+        }
+    }
+
+    #[test]
+    fn the_newest_committed_mark_is_found_however_many_there_are() {
+        let mut marks = Marks::default();
+        for offset in 0..5_000 {
+            marks.push(Mark::new(offset, None, None, None));
+        }
+        assert!(marks.committed(0).is_none());
+        let found = marks.committed(4_999).unwrap();
+        assert_eq!(found.offset, 4_998);
+        assert_eq!(marks.committed(10_000).unwrap().offset, 4_999);
+        assert!(marks.committed(10_000).is_none());
+    }
+}

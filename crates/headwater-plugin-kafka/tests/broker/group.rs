@@ -1,0 +1,142 @@
+//! Members of a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use headwater_core::stream::{Checkpoints, Progress};
+use headwater_core::{Result, SplitId};
+use serde_json::json;
+
+use crate::world::{Broker, Outcome, Reader, Setup, ensure, values};
+
+pub(crate) async fn membership_outlives_a_reader_that_is_not_asked(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 1, &[]).await?;
+    let padding = "x".repeat(10_000);
+    broker.produce(&topic, 0, &values(&padding, 0..500)).await?;
+    let setup = Setup { buffer_bytes: 64 << 10, ..Setup::fresh() };
+    let options = json!({"options": {"max.poll.interval.ms": 6000, "session.timeout.ms": 6000}});
+    let mut reader = broker.reader(&topic, options, &setup).await?;
+    reader.until(|reader| !reader.records.is_empty()).await?;
+    // Longer than the session and the poll interval, with a full buffer. There is no event to wait for.
+    tokio::time::sleep(Duration::from_secs(9)).await;
+    reader.until(|reader| reader.records.len() >= 500).await?;
+    ensure!(reader.revoked.is_empty(), "the partition was taken away");
+    ensure!(reader.records.len() == 500, "{} records of 500", reader.records.len());
+    reader.close().await
+}
+
+/// Has `reader` read until it has a partition; the other one is not asked for anything.
+async fn until_assigned(reader: &mut Reader) -> Outcome {
+    reader.until(|reader| !reader.assigned.is_empty()).await
+}
+
+pub(crate) async fn a_revocation_that_is_not_acknowledged_counts_as_lost(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 2, &[]).await?;
+    let (setup, options) = (Setup::fresh(), json!({"revoke_timeout": "1s"}));
+    let mut one = broker.reader(&topic, options.clone(), &setup).await?;
+    one.until(|reader| reader.assigned.len() == 2).await?;
+    // It hears of nothing more: its store is stuck.
+    let mut two = broker.reader(&topic, options, &setup).await?;
+    until_assigned(&mut two).await?;
+    one.until(|reader| !reader.revoked.is_empty()).await?;
+    ensure!(one.revoked.iter().all(|(_, lost)| *lost), "revoked, not lost: {:?}", one.revoked);
+    ensure!(one.assigned.len() == 1, "{:?}", one.assigned);
+    one.close().await?;
+    two.until(|reader| reader.assigned.len() == 2).await?;
+    two.close().await
+}
+
+/// A store that does not answer.
+#[derive(Debug)]
+struct Stuck;
+
+#[async_trait]
+impl Checkpoints for Stuck {
+    async fn resume(&self, _: &SplitId) -> Result<Option<Progress>> {
+        std::future::pending().await
+    }
+
+    async fn started(&self) -> Result<bool> {
+        std::future::pending().await
+    }
+
+    async fn noted(&self, _: &str) -> Result<Option<Bytes>> {
+        std::future::pending().await
+    }
+
+    async fn note(&self, _: &[(String, Bytes)]) -> Result<()> {
+        std::future::pending().await
+    }
+}
+
+pub(crate) async fn checkpoints_that_cannot_be_read_hold_up_nobody_else(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 2, &[]).await?;
+    for partition in 0..2 {
+        broker.produce(&topic, partition, &values("record", 0..5)).await?;
+    }
+    let stuck = broker.reader(&topic, json!({"revoke_timeout": "60s"}), &Setup::with(Stuck)).await?;
+    let mut well = broker.reader(&topic, json!({}), &Setup::fresh()).await?;
+    until_assigned(&mut well).await?;
+    well.until(|reader| reader.records.len() >= 5).await?;
+    stuck.close().await?;
+    well.until(|reader| reader.records.len() == 10).await?;
+    well.close().await
+}
+
+pub(crate) async fn the_newer_group_protocol_shares_partitions(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 2, &[]).await?;
+    for partition in 0..2 {
+        broker.produce(&topic, partition, &values("record", 0..5)).await?;
+    }
+    let (setup, options) = (Setup::fresh(), json!({"options": {"group.protocol": "consumer"}}));
+    let mut one = broker.reader(&topic, options.clone(), &setup).await?;
+    one.until(|reader| reader.records.len() == 10).await?;
+    let mut two = broker.reader(&topic, options, &setup).await?;
+    for _ in 0..600 {
+        for reader in [&mut one, &mut two] {
+            let _ = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
+        }
+        if one.assigned.len() == 1 && two.assigned.len() == 1 {
+            break;
+        }
+    }
+    ensure!(one.assigned.len() == 1 && two.assigned.len() == 1, "{:?} and {:?}", one.assigned, two.assigned);
+    one.close().await?;
+    two.until(|reader| reader.assigned.len() == 2).await?;
+    two.close().await
+}
+
+pub(crate) async fn a_static_member_gets_its_partitions_back(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 2, &[]).await?;
+    let member = |name: &str| json!({"instance_id": name, "options": {"session.timeout.ms": 30_000}});
+    let setup = Setup::fresh();
+    let mut one = broker.reader(&topic, member("one"), &setup).await?;
+    one.until(|reader| reader.assigned.len() == 2).await?;
+    let mut two = broker.reader(&topic, member("two"), &setup).await?;
+    for _ in 0..600 {
+        for reader in [&mut one, &mut two] {
+            let _ = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
+        }
+        if one.assigned.len() == 1 && two.assigned.len() == 1 {
+            break;
+        }
+    }
+    let before: Vec<SplitId> = one.assigned.keys().cloned().collect();
+    // It goes and comes back within its session: nobody else hears of it.
+    one.close().await?;
+    let mut again = broker.reader(&topic, member("one"), &setup).await?;
+    until_assigned(&mut again).await?;
+    let after: Vec<SplitId> = again.assigned.keys().cloned().collect();
+    ensure!(before == after, "{before:?} became {after:?}");
+    let _ = tokio::time::timeout(Duration::from_millis(500), two.next()).await;
+    ensure!(two.revoked.is_empty() && two.assigned.len() == 1, "the other one was disturbed: {:?}", two.assigned);
+    again.close().await?;
+    two.close().await
+}

@@ -1,0 +1,145 @@
+//! What is in a topic.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use serde_json::json;
+
+use crate::world::{Broker, Outcome, Setup, ensure, split, values};
+
+pub(crate) async fn aborted_transactions_at_the_end_are_stepped_over_while_others_flow(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 2, &[]).await?;
+    let mut client = broker.client();
+    let producer: FutureProducer = client.set("transactional.id", &topic).create()?;
+    for (round, commit) in [true, false, true, false].into_iter().enumerate() {
+        let (producer, topic) = (producer.clone(), topic.clone());
+        // These calls block.
+        let done = tokio::task::spawn_blocking(move || -> Outcome {
+            let patience = Duration::from_secs(30);
+            if round == 0 {
+                producer.init_transactions(patience)?;
+            }
+            producer.begin_transaction()?;
+            for number in 0..5 {
+                let value = format!("{commit} {round} {number}");
+                let record = FutureRecord::<(), String>::to(&topic).partition(0).payload(&value);
+                drop(producer.send_result(record).map_err(|(error, _)| error)?);
+            }
+            producer.flush(patience)?;
+            if commit {
+                producer.commit_transaction(patience)?
+            } else {
+                producer.abort_transaction(patience)?
+            }
+            Ok(())
+        });
+        done.await??;
+    }
+    // Another partition is never at rest meanwhile.
+    let stop = Arc::new(AtomicBool::new(false));
+    let flowing = {
+        let (stop, producer, topic) = (Arc::clone(&stop), broker.client().create::<FutureProducer>()?, topic.clone());
+        tokio::spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let record = FutureRecord::<(), str>::to(&topic).partition(1).payload("flows");
+                let _ = producer.send(record, Duration::from_secs(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+    };
+    let source = broker.source(&topic, json!({}))?;
+    let ends = source.discover().await?;
+    let end = ends.iter().find(|info| info.split == split(0)).and_then(|info| info.end.clone()).ok_or("no end")?;
+    let mut reader = broker.reader(&topic, json!({}), &Setup::fresh()).await?;
+    reader.until(|reader| reader.through.get(&split(0)).is_some_and(|through| *through >= end)).await?;
+    stop.store(true, Ordering::Relaxed);
+    flowing.await?;
+    let expected: Vec<String> = [0, 2].iter().flat_map(|r| (0..5).map(move |n| format!("true {r} {n}"))).collect();
+    ensure!(reader.values(0) == expected, "{:?}", reader.values(0));
+    ensure!(end.to_u64() == Some(23), "20 records and 4 markers end at {end:?}");
+    reader.close().await
+}
+
+pub(crate) async fn a_compacted_topic_is_read_over_its_gaps(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    let settings = [
+        ("cleanup.policy", "compact"),
+        ("segment.ms", "50"),
+        ("min.cleanable.dirty.ratio", "0.0"),
+        ("min.compaction.lag.ms", "0"),
+        ("max.compaction.lag.ms", "1"),
+    ];
+    broker.create(&topic, 1, &settings).await?;
+    let producer: FutureProducer = broker.client().create()?;
+    let send = async |value: String| -> Outcome {
+        let record = FutureRecord::to(&topic).partition(0).key("one").payload(&value);
+        producer.send(record, Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
+        Ok(())
+    };
+    // A segment is closed by the next record after its time, and only closed ones are compacted.
+    let mut sent = 0;
+    let mut gaps = false;
+    while !gaps && sent < 400 {
+        send(format!("{sent}")).await?;
+        sent += 1;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        if sent % 20 == 0 {
+            let mut reader = broker.reader(&topic, json!({}), &Setup::fresh()).await?;
+            let last = (sent - 1).to_string();
+            reader.until(|reader| reader.values(0).last() == Some(&last.as_str())).await?;
+            gaps = reader.records.len() < sent;
+            reader.close().await?;
+        }
+    }
+    ensure!(gaps, "nothing was compacted in {sent} records");
+    let end = broker.source(&topic, json!({}))?.discover().await?[0].end.clone().ok_or("no end")?;
+    let mut reader = broker.reader(&topic, json!({}), &Setup::fresh()).await?;
+    reader.until(|reader| reader.through.get(&split(0)).is_some_and(|through| *through >= end)).await?;
+    ensure!(reader.records.len() < sent, "the gaps have gone");
+    reader.close().await
+}
+
+pub(crate) async fn headers_keys_and_every_codec_come_through(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    // The records are years old.
+    broker.create(&topic, 1, &[("retention.ms", "-1")]).await?;
+    let codecs = ["none", "gzip", "snappy", "lz4", "zstd"];
+    for codec in codecs {
+        let producer: FutureProducer = broker.client().set("compression.type", codec).create()?;
+        let padded = format!("{codec} {}", "x".repeat(500));
+        let headers = OwnedHeaders::new()
+            .insert(Header { key: "codec", value: Some(codec) })
+            .insert(Header::<&str> { key: "none", value: None });
+        let record = FutureRecord::to(&topic).partition(0).key(codec).payload(&padded).timestamp(1_700_000_000_123);
+        producer.send(record.headers(headers), Duration::from_secs(10)).await.map_err(|(error, _)| error)?;
+    }
+    broker.produce(&topic, 0, &values("plain", 0..1)).await?;
+    let mut reader = broker.reader(&topic, json!({}), &Setup::fresh()).await?;
+    reader.until(|reader| reader.records.len() == 6).await?;
+    for (at, (_, value, metadata)) in reader.records.iter().enumerate() {
+        let column = |name: &str| metadata.column_by_name(name).cloned().ok_or_else(|| format!("no `{name}`"));
+        ensure!(column("__partition")?.as_primitive::<Int32Type>().value(0) == 0, "partition");
+        let offset = column("__offset")?.as_primitive::<Int64Type>().value(0);
+        ensure!(usize::try_from(offset)? == at, "offset {offset} of the record {at}");
+        let (key, headers) = (column("__key")?, column("__headers")?);
+        let Some(codec) = codecs.get(at) else {
+            ensure!(key.is_null(0) && headers.is_null(0) && value == "plain 0", "a record without key and headers");
+            continue;
+        };
+        ensure!(value.starts_with(codec) && value.len() > 500, "{value}");
+        ensure!(key.as_binary::<i32>().value(0) == codec.as_bytes(), "key of {codec}");
+        let time = column("__timestamp")?.as_primitive::<TimestampMicrosecondType>().value(0);
+        ensure!(time == 1_700_000_000_123_000, "time {time}");
+        let entries = headers.as_map().value(0);
+        let (names, bytes) = (entries.column(0).as_string::<i32>(), entries.column(1).as_binary::<i32>());
+        ensure!(names.iter().flatten().eq(["codec", "none"]), "{names:?}");
+        ensure!(bytes.value(0) == codec.as_bytes() && bytes.is_null(1), "{bytes:?}");
+    }
+    reader.close().await
+}
