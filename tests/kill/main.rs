@@ -1,5 +1,5 @@
-//! Ingestion is killed with SIGKILL at 25 random moments and started again each time. In the end every record stands once
-//! in the log, for a plain reader of the directory too, and the online store is that of an undisturbed run.
+//! Ingestion is killed with SIGKILL at 25 random moments, or a few more, and started again each time. In the end every record
+//! stands once in the log, for a plain reader of the directory too, and the online store is that of an undisturbed run.
 //!
 //! `HEADWATER_SEED` brings a run's moments back as far as the machine allows.
 
@@ -10,12 +10,14 @@ use std::fmt::Write as _;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_testkit::Random;
 use headwater_tests::outcome::{Log, online};
 
 const KILLS: usize = 25;
+/// So many kills at least find a part of the records published: the test goes on until they do.
+const AMID_WORK: usize = KILLS / 4;
 const FILES: usize = 3;
 const RECORDS: usize = 20_000;
 
@@ -101,7 +103,10 @@ fn start(folder: &Path) -> Child {
 fn killed_at_any_moment_every_record_counts_once() {
     let undisturbed = tempfile::tempdir().unwrap();
     let good = write_project(undisturbed.path());
+    let begin = Instant::now();
     assert!(start(undisturbed.path()).wait().unwrap().success());
+    // Kills come in the first half of the time that a run takes here and now: most find it at work.
+    let window = usize::try_from(begin.elapsed().as_micros()).unwrap();
     let (expected_online, expected_dead) = online(undisturbed.path());
     assert!(expected_online.values().all(|rows| rows.len() == 3_000));
     assert_eq!(expected_dead, 2 * (FILES * RECORDS - good));
@@ -113,17 +118,17 @@ fn killed_at_any_moment_every_record_counts_once() {
     println!("seed {seed}");
     let mut random = Random::new(seed);
     let (mut kills, mut kills_amid_work, mut rounds) = (0, 0, 0);
-    while kills < KILLS {
+    while kills < KILLS || kills_amid_work < AMID_WORK {
         rounds += 1;
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(write_project(folder.path()), good);
         loop {
             let mut child = start(folder.path());
-            if kills == KILLS {
+            if kills >= KILLS && kills_amid_work >= AMID_WORK {
                 assert!(child.wait().unwrap().success());
                 break;
             }
-            std::thread::sleep(Duration::from_micros(random.below(250_000) as u64));
+            std::thread::sleep(Duration::from_micros(random.below(window / 2) as u64));
             if let Some(done) = child.try_wait().unwrap() {
                 assert!(done.success());
                 break;
@@ -149,5 +154,4 @@ fn killed_at_any_moment_every_record_counts_once() {
         assert_eq!(dead, expected_dead, "round {rounds}: dead letters");
     }
     println!("{kills} kills in {rounds} rounds, {kills_amid_work} of them with a part of the records published");
-    assert!(kills_amid_work >= KILLS / 4, "most kills missed the work: {kills_amid_work} of {kills}");
 }

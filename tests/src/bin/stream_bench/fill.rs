@@ -59,8 +59,9 @@ pub(crate) async fn run(options: &Options) {
     );
 }
 
+/// The record of an index.
 #[allow(clippy::cast_precision_loss)] // Nine digits fit.
-fn driver(random: &mut Random, index: usize, records: usize, keys: usize) -> Driver {
+pub(crate) fn driver(random: &mut Random, index: usize, records: usize, keys: usize) -> Driver {
     let micros = |value: usize| i64::try_from(value).unwrap();
     let mut event = START + micros(index * (DAY / records) + random.below(1_000));
     if random.below(100) == 0 {

@@ -15,6 +15,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::Options;
 use crate::fill;
+use crate::kinesis::Kinesis;
 use crate::measure::Stretch;
 use crate::project::{Driver, definitions, kafka, project};
 
@@ -24,6 +25,9 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const EVERY: usize = 20;
 /// How long a record may stay unseen after the last was sent.
 const GRACE: Duration = Duration::from_secs(20);
+
+/// Records that are put into Kinesis at once.
+const PER_CALL: usize = 5;
 
 /// A record that is looked for: its key, its number, when it was sent.
 struct Probe {
@@ -65,6 +69,21 @@ pub(crate) async fn run(options: &Options) {
                 }
             };
             measure("kafka", rate, &store, found, move || produce(rate, &probes, send)).await;
+        }
+        consumer @ ("polling" | "fan_out") => {
+            let kinesis = Kinesis::start(options.number("shards", 4)).await;
+            let (writer, handle) = (kinesis.writer(), tokio::runtime::Handle::current());
+            let (_folder, store) = project(&definitions(&kinesis.source(consumer), true, true)).await;
+            let mut drivers = Vec::new();
+            let send = move |driver: &Driver| {
+                drivers.push(*driver);
+                // A call takes about a millisecond: one for each record would not keep up.
+                if drivers.len() == PER_CALL || driver.trips + 1 == rate.per_second * rate.seconds {
+                    handle.block_on(writer.put(&drivers));
+                    drivers.clear();
+                }
+            };
+            measure(consumer, rate, &store, found, move || produce(rate, &probes, send)).await;
         }
         other => panic!("--source {other}"),
     }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod fill;
+mod kinesis;
 mod latency;
 mod measure;
 mod project;
@@ -18,11 +19,14 @@ Usage: stream-bench WHAT [--OPTION VALUE …]
   fill        --topic T [--records 2000000] [--keys 100000] [--partitions 4] [--seed 1]
               makes a topic of driver records, 176 bytes of JSON each, event times over a day, 1 % of them late
   throughput  --topic T       from the topic to both stores, newest value per key
-  source      --topic T       the path of records to columns, without stores, beside a bare consumer loop and arrow-json
-  latency     --source kafka [--rate 1000] [--seconds 40] [--keys 100000] [--linger-ms 0]
+  source      --topic T | --shards 4 [--records 200000]
+              the path of records to columns, without stores, beside a bare loop over the records and arrow-json alone:
+              of a Kafka topic, or of a Kinesis stream, by polling
+  latency     --source kafka|polling|fan_out [--rate 1000] [--seconds 40] [--keys 100000] [--linger-ms 0] [--shards 4]
               from a record that is sent to its value that is read online
 
-Kafka is that of KAFKA_BOOTSTRAP_SERVERS; `cargo xtask servers` starts one.
+Kafka is that of KAFKA_BOOTSTRAP_SERVERS; `cargo xtask servers` starts one. Kinesis is an emulator in a process of its own;
+give the plugin any credentials: AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test.
 ";
 
 /// The options of a command line.
@@ -40,6 +44,11 @@ impl Options {
     /// A number, or what it is without the option.
     pub(crate) fn number(&self, name: &str, default: usize) -> usize {
         self.0.get(name).map_or(default, |value| value.parse().unwrap_or_else(|_| panic!("--{name} {value}")))
+    }
+
+    /// Whether an option is given.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
     }
 
     /// A text that has to be given.
@@ -64,7 +73,9 @@ fn main() {
     match what.as_str() {
         "fill" => runtime.block_on(fill::run(&options)),
         "throughput" => runtime.block_on(throughput::run(&options)),
-        "source" => source::run(&options, &runtime),
+        "source" if options.has("topic") => source::kafka(&options, &runtime),
+        "source" => runtime.block_on(source::kinesis(&options)),
+        "serve" => runtime.block_on(kinesis::serve()),
         "latency" => runtime.block_on(latency::run(&options)),
         _ => {
             eprint!("{USAGE}");

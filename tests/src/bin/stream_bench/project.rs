@@ -57,6 +57,7 @@ pub(crate) async fn project(definitions: &str) -> (tempfile::TempDir, FeatureSto
 }
 
 /// A record.
+#[derive(Clone, Copy)]
 pub(crate) struct Driver {
     pub(crate) id: usize,
     pub(crate) event: i64,

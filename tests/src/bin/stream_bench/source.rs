@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use headwater::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use headwater::arrow::json::ReaderBuilder;
+use headwater_testkit::Random;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -13,13 +14,15 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
 
 use crate::Options;
+use crate::kinesis::Kinesis;
 use crate::measure::{Cost, Stretch};
-use crate::project::{definitions, kafka, project};
 use crate::throughput::ingest;
+use crate::{fill, project};
 
 const WAIT: Duration = Duration::from_secs(10);
 
-pub(crate) fn run(options: &Options, runtime: &Runtime) {
+/// Of a topic.
+pub(crate) fn kafka(options: &Options, runtime: &Runtime) {
     let topic = options.text("topic");
     // Once over everything first: whoever reads first would pay for the broker's cold pages.
     let _ = consume(topic, |_| {});
@@ -31,16 +34,41 @@ pub(crate) fn run(options: &Options, runtime: &Runtime) {
     });
     let json = decode(&values);
     drop(values);
-    let (rows, ours) = runtime.block_on(async {
-        let definitions = definitions(&kafka(topic), false, false);
-        let (_folder, store) = project(&definitions).await;
-        let stretch = Stretch::begin();
-        let rows = ingest(&store).await;
-        (rows, stretch.end())
-    });
+    let ours = runtime.block_on(ours(&project::kafka(topic), count));
+    print("kafka", count, bare, json, ours);
+}
+
+/// Of a stream that is made for it.
+pub(crate) async fn kinesis(options: &Options) {
+    let (count, shards) = (options.number("records", 200_000), options.number("shards", 4));
+    let kinesis = Kinesis::start(shards).await;
+    let (writer, mut random) = (kinesis.writer(), Random::new(1));
+    for first in (0..count).step_by(500) {
+        let drivers = (first..count.min(first + 500)).map(|index| fill::driver(&mut random, index, count, 100_000));
+        writer.put(&drivers.collect::<Vec<_>>()).await;
+    }
+    let (values, bare) = kinesis.consume(count).await;
+    let json = decode(&values);
+    drop(values);
+    let ours = ours(&kinesis.source("polling"), count).await;
+    print("kinesis", count, bare, json, ours);
+}
+
+/// The whole path, into a view that keeps nothing.
+#[allow(clippy::cast_precision_loss)] // Nobody counts so far.
+async fn ours(source: &str, count: usize) -> Cost {
+    let (_folder, store) = project::project(&project::definitions(source, false, false)).await;
+    let stretch = Stretch::begin();
+    let rows = ingest(&store).await;
+    let cost = stretch.end();
+    assert!((rows - count as f64).abs() < 0.5, "{rows} rows of {count} records");
+    cost
+}
+
+fn print(source: &str, count: usize, bare: Cost, json: Cost, ours: Cost) {
     let shown = |cost: Cost| format!("{{\"wall_s\":{:.2},\"cpu_s\":{:.2}}}", cost.wall, cost.cpu);
     println!(
-        "{{\"what\":\"source\",\"records\":{count},\"rows\":{rows:.0},\"bare_loop\":{},\"arrow_json\":{},\"source\":{},\"wall_ratio\":{:.2},\"cpu_ratio\":{:.2}}}",
+        "{{\"what\":\"source\",\"source\":\"{source}\",\"records\":{count},\"bare_loop\":{},\"arrow_json\":{},\"ours\":{},\"wall_ratio\":{:.2},\"cpu_ratio\":{:.2}}}",
         shown(bare),
         shown(json),
         shown(ours),

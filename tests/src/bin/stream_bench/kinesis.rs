@@ -1,0 +1,137 @@
+//! Kinesis in a process of its own, so that its work does not count as that of what is measured.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use aws_sdk_kinesis::Client;
+use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::primitives::Blob;
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType, StreamStatus};
+use ferrokinesis::store::StoreOptions;
+use tokio::time::Instant;
+
+use crate::measure::{Cost, Stretch};
+use crate::project::Driver;
+
+/// Calls that Kinesis takes of a shard each second.
+const PACE: Duration = Duration::from_millis(200);
+
+/// Serves the emulator until the input ends.
+pub(crate) async fn serve() {
+    let options = StoreOptions {
+        create_stream_ms: 0,
+        delete_stream_ms: 0,
+        update_stream_ms: 0,
+        shard_limit: 1_000,
+        ..StoreOptions::default()
+    };
+    let (app, _) = ferrokinesis::create_app(options);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    println!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
+}
+
+/// The emulator with a stream, and a client.
+pub(crate) struct Kinesis {
+    /// Ends with the pipe to it.
+    _server: Child,
+    endpoint: String,
+    client: Client,
+}
+
+/// The stream.
+const STREAM: &str = "drivers";
+
+impl Kinesis {
+    pub(crate) async fn start(shards: usize) -> Self {
+        let mut server = Command::new(std::env::current_exe().unwrap());
+        server.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut server = server.spawn().unwrap();
+        let mut endpoint = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+        let endpoint = endpoint.trim().to_owned();
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .endpoint_url(&endpoint)
+            .region(Region::new("eu-west-1"))
+            .credentials_provider(Credentials::new("test", "test", None, None, "test"))
+            .build();
+        let client = Client::from_conf(config);
+        let shards = i32::try_from(shards).unwrap();
+        client.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
+        let described = || client.describe_stream_summary().stream_name(STREAM).send();
+        while described().await.unwrap().stream_description_summary.unwrap().stream_status != StreamStatus::Active {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        Self { _server: server, endpoint, client }
+    }
+
+    /// The stream as a source. The plugin takes its credentials from the environment.
+    pub(crate) fn source(&self, consumer: &str) -> String {
+        format!(
+            "    type: kinesis\n    stream_name: {STREAM}\n    region: eu-west-1\n    endpoint_url: {}\n    consumer: {consumer}",
+            self.endpoint
+        )
+    }
+
+    /// What puts records into the stream.
+    pub(crate) fn writer(&self) -> Writer {
+        Writer { client: self.client.clone() }
+    }
+
+    /// A bare loop over all records of the stream, of all shards at once, five calls a second each.
+    pub(crate) async fn consume(&self, total: usize) -> (Vec<u8>, Cost) {
+        let listed = self.client.list_shards().stream_name(STREAM).send().await.unwrap();
+        let stretch = Stretch::begin();
+        let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let shards = listed.shards().iter().map(|shard| {
+            let (client, id, read) = (self.client.clone(), shard.shard_id.clone(), Arc::clone(&read));
+            tokio::spawn(async move { consume_shard(&client, &id, &read, total).await })
+        });
+        let shards: Vec<_> = shards.collect();
+        let mut values = Vec::new();
+        for shard in shards {
+            values.append(&mut shard.await.unwrap());
+        }
+        (values, stretch.end())
+    }
+}
+
+async fn consume_shard(client: &Client, shard: &str, read: &std::sync::atomic::AtomicUsize, total: usize) -> Vec<u8> {
+    let iterator = client.get_shard_iterator().stream_name(STREAM).shard_id(shard);
+    let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.unwrap();
+    let (mut iterator, mut values) = (iterator.shard_iterator, Vec::new());
+    while read.load(std::sync::atomic::Ordering::Relaxed) < total {
+        let next = Instant::now() + PACE;
+        let answer = client.get_records().set_shard_iterator(iterator).limit(10_000).send().await.unwrap();
+        for record in answer.records() {
+            values.extend_from_slice(record.data().as_ref());
+            values.push(b'\n');
+        }
+        read.fetch_add(answer.records().len(), std::sync::atomic::Ordering::Relaxed);
+        iterator = answer.next_shard_iterator;
+        tokio::time::sleep_until(next).await;
+    }
+    values
+}
+
+/// Puts records into the stream.
+pub(crate) struct Writer {
+    client: Client,
+}
+
+impl Writer {
+    /// Puts some, all of them.
+    pub(crate) async fn put(&self, drivers: &[Driver]) {
+        let entry = |driver: &Driver| {
+            let entry = PutRecordsRequestEntry::builder().partition_key(driver.id.to_string());
+            entry.data(Blob::new(driver.json())).build().unwrap()
+        };
+        let entries = drivers.iter().map(entry).collect();
+        let put = self.client.put_records().stream_name(STREAM).set_records(Some(entries));
+        assert_eq!(put.send().await.unwrap().failed_record_count(), Some(0));
+    }
+}
