@@ -6,6 +6,7 @@
 //! ```sh
 //! cargo run -p driver_stats
 //! cargo run -p driver_stats --features kafka -- examples/driver_stats/kafka.yaml
+//! cargo run -p driver_stats --features kinesis -- examples/driver_stats/kinesis.yaml
 //! ```
 
 mod events;
