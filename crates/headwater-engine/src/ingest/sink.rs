@@ -39,7 +39,7 @@ pub(super) struct Sink {
     pub(super) board: Board,
     pub(super) tuning: Tuning,
     /// Rows were put that may not survive a loss of power.
-    pub(super) unsynced: bool,
+    unsynced: bool,
 }
 
 /// What has to be published of a log.

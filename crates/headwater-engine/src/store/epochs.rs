@@ -78,7 +78,10 @@ pub(crate) async fn materialize(
     if let Some(waiting) = take_over(project, view, &calls, &built.epoch, tuning).await? {
         done.note.get_or_insert(waiting);
     }
-    remove_outdated(project, view, 2_000_000).await?;
+    // Jobs may be writing to the epoch that was replaced, and remove it themselves when they do not any more.
+    if !is_fed(project, view).await? {
+        remove_outdated(project, view, 0).await?;
+    }
     Ok(done)
 }
 

@@ -22,7 +22,7 @@ async fn reasons(world: &World) -> Vec<(u64, String)> {
 
 /// Fails where a value is 13, gives two rows where it is 2, none where it is 0.
 #[derive(Debug)]
-struct Superstitious(f64);
+pub(super) struct Superstitious(pub(super) f64);
 
 impl PlannedTransform for Superstitious {
     fn output(&self) -> SchemaRef {

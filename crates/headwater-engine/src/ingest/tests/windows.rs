@@ -15,6 +15,7 @@ use headwater_core::{ErrorKind, Micros, Result, SplitId};
 use headwater_testkit::{Random, seeds};
 use serde_json::json;
 
+use super::dead_letters::Superstitious;
 use super::faults::Flaky;
 use super::world::*;
 use crate::history::{EntityRows, HistoryOptions};
@@ -266,10 +267,21 @@ async fn any_delivery_gives_the_windows_of_the_events_themselves() {
         if random.once_in(2) {
             events.sort_by_key(|event| event.ts);
         }
-        let mut view = windowed(random.below(3));
-        view.offline = !random.once_in(4);
+        let (offline, unnests) = (!random.once_in(4), random.once_in(3));
+        let any_view = |random: &mut Random| {
+            let mut view = windowed(random.below(3));
+            view.offline = offline;
+            // Drops zeros, and makes two rows of each 2.
+            if unnests { transformed_by(view, Arc::new(Superstitious(1e9))) } else { view }
+        };
+        let view = any_view(&mut random);
         let mut world = world(&format!("any {seed}"), view, &batch);
         fill(&world, &events);
+        if unnests {
+            let times =
+                |event: &Event| if event.value == Some(2.0) { 2 } else { usize::from(event.value != Some(0.0)) };
+            events = events.into_iter().flat_map(|event| vec![event.clone(); times(&event)]).collect();
+        }
         let plain = world.clone();
         if random.once_in(3) {
             (world.online, world.offline) = Flaky::stores(&world, seed, 7);
@@ -290,14 +302,11 @@ async fn any_delivery_gives_the_windows_of_the_events_themselves() {
                 script.stall_after = Some(random.below(12));
             }
             if random.once_in(4) {
-                let offline = world.views[0].offline;
-                let mut view = windowed(random.below(3));
-                view.offline = offline;
-                world.views = vec![view.into()];
+                world.views = vec![any_view(&mut random).into()];
             }
             let mut job = world.start().await;
             let first = events.iter().map(|event| event.ts).min().unwrap_or(0);
-            let builds = world.views[0].offline && random.once_in(2);
+            let builds = offline && random.once_in(2);
             let materializing = builds.then(|| {
                 let (mut plain, end) = (plain.clone(), first + random.below(250) as i64 * SECOND);
                 plain.views = world.views.clone();
@@ -344,4 +353,152 @@ async fn any_delivery_gives_the_windows_of_the_events_themselves() {
         plain.views = world.views.clone();
         compare(&plain, &batch, &events, &format!("seed {seed}")).await;
     }
+}
+
+fn event(split: Option<&'static str>, id: i64, seconds: i64, value: f64) -> Event {
+    Event { split, id, ts: seconds * SECOND, value: Some(value) }
+}
+
+#[tokio::test]
+async fn the_first_ingest_counts_batch_rows_up_to_the_newest() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 1, 50, 2.0), event(None, 2, 30, 3.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 1, 51, 5.0), event(Some("a"), 3, 60, 6.0)];
+    let world = world("first", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(50 * SECOND + 1));
+    compare(&world, &batch, &events, "first").await;
+    let jobs = crate::ingest::jobs(&world.project()).await.unwrap();
+    assert_eq!((jobs[0].splits[0].counts.rows, jobs[0].splits[0].counts.before_log_from), (3, 1));
+    assert_eq!(world.log().await.len(), 3, "what changes no window is logged all the same");
+
+    // Rows that are added to the batch source later are not looked at, by no read.
+    table("first", &[&batch[..], &[event(None, 1, 70, 7.0)]].concat());
+    world.run().await;
+    compare(&world, &batch, &events, "later").await;
+}
+
+#[tokio::test]
+async fn a_materialize_before_the_first_ingest_says_where_batch_rows_end() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 1, 50, 2.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 1, 51, 5.0)];
+    let world = world("before", windowed(0), &batch);
+    let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
+    assert_eq!((done.rows, done.written, done.end), (1, 1, 30 * SECOND));
+    compare(&world, &batch, &[], "materialised").await;
+    fill(&world, &events);
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(30 * SECOND));
+    compare(&world, &batch, &events, "ingested").await;
+
+    // Every night with a later end.
+    let done = materialize(&world, 0, 45 * SECOND).await.unwrap();
+    assert_eq!((done.rows, done.note), (1, None));
+    assert_eq!(log_from(&world).await, Some(45 * SECOND));
+    compare(&world, &batch, &events, "the next night").await;
+    // What lies after now may still come by the stream.
+    let done = materialize(&world, 0, 1_000 * SECOND).await.unwrap();
+    assert_eq!(done.end, 300 * SECOND);
+    let tables = world.online.tables().await.unwrap();
+    assert_eq!(tables.iter().filter(|table| table.contains("/g1/")).count(), 1, "{tables:?}");
+}
+
+#[tokio::test]
+async fn what_windows_cannot_be_built_of_is_refused_naming_what_would_do() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 1, 200, 2.0)];
+    let mut world = world("refused", windowed(2), &batch);
+    let refused = async |world: &World, start: i64, end: i64, value: &str| {
+        let error = materialize(world, start * SECOND, end * SECOND).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(error.to_string().contains(value), "{error}");
+    };
+    // The longest window of 60 s in steps of 7 s reaches back from 200 s to 140 s.
+    refused(&world, 141, 200, "begin at `1970-01-01T00:02:20Z` or earlier").await;
+    materialize(&world, 140 * SECOND, 200 * SECOND).await.unwrap();
+    // There is nothing before the first batch row.
+    materialize(&world, 10 * SECOND, 20 * SECOND).await.unwrap();
+    world.views = vec![windowed(0).into()];
+    refused(&world, 11, 200, "begin at `1970-01-01T00:00:10Z` or earlier").await;
+
+    world.stream.event("a", 1, 100 * SECOND, 1.0);
+    world.run().await;
+    refused(&world, 0, 99, "end at `1970-01-01T00:01:40Z` or later").await;
+    materialize(&world, 0, 100 * SECOND).await.unwrap();
+
+    let mut unlogged = windowed(0);
+    unlogged.offline = false;
+    world.views = vec![unlogged.into()];
+    refused(&world, 0, 250, "`offline: true`").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_workers_take_part_in_an_epoch_that_is_built_beside_them() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 2, 50, 2.0)];
+    let mut world = world("two", windowed(0), &batch);
+    world.stream.script.lock().unwrap().follow = true;
+    let mut events = Vec::new();
+    let add = |events: &mut Vec<Event>, count: i64| {
+        for at in 0..count {
+            let event = event(Some(["a", "b"][at as usize % 2]), at % 5, 60 + at, at as f64);
+            world.stream.add(event.split.unwrap(), event.record());
+            events.push(event);
+        }
+    };
+    add(&mut events, 60);
+    let (mut one, mut two) = (world.start().await, world.start().await);
+    world
+        .until("both have read", || async {
+            [&one, &two].iter().all(|job| job.status().splits.iter().map(|split| split.counts.rows).sum::<u64>() == 60)
+        })
+        .await;
+    let done = materialize(&world, 0, 80 * SECOND).await.unwrap();
+    assert_eq!(done.note, None);
+    assert_eq!(log_from(&world).await, Some(80 * SECOND));
+    add(&mut events, 30);
+    world.stream.more.notify_one();
+    world
+        .until("both go on", || async {
+            [&one, &two].iter().all(|job| job.status().splits.iter().map(|split| split.counts.rows).sum::<u64>() == 90)
+        })
+        .await;
+    one.stop().await.unwrap();
+    two.stop().await.unwrap();
+    compare(&world, &batch, &events, "two workers").await;
+
+    // Another set of aggregations is built while the old one serves, which is then dropped.
+    let old = epochs(&world).await.serving.unwrap().0;
+    world.views = vec![windowed(1).into()];
+    let mut job = world.start().await;
+    world
+        .until("the new aggregations serve", || async {
+            epochs(&world).await.serving.is_some_and(|(epoch, _)| epoch.fingerprint == "w1")
+        })
+        .await;
+    world.clock.advance(11 * SECOND);
+    world.until("the old epoch is gone", || async { epochs(&world).await.entry(&old.id).is_none() }).await;
+    job.stop().await.unwrap();
+    compare(&world, &batch, &events, "other aggregations").await;
+}
+
+#[tokio::test]
+async fn splits_that_are_over_are_folded_into_the_batch_rows() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("b"), 1, 51, 5.0), event(Some("a"), 2, 60, 6.0)];
+    let world = world("over", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    let view = &world.views[0];
+    let checkpoints = crate::ingest::load_checkpoints(world.online.as_ref(), "test", view).await.unwrap();
+    let over = |split: &str| {
+        let mut checkpoint = checkpoints[&SplitId::from(split)].clone();
+        checkpoint.ended = true;
+        checkpoint.to_row(view, &SplitId::from(split)).unwrap()
+    };
+    world.online.put(&crate::rows::checkpoints_table("test"), vec![over("a")]).await.unwrap();
+    materialize(&world, 0, 40 * SECOND).await.unwrap();
+    let serving = epochs(&world).await.serving.unwrap().0;
+    let table = crate::windows::epoch::table("test", "values", &serving);
+    let rows = world.online.get_prefixes(&table, &[bytes::Bytes::new()]).await.unwrap().remove(0);
+    assert_eq!(rows.len(), 3, "of 1 the batch row and that of `b`, of 2 the batch row");
+    compare(&world, &batch, &events, "folded").await;
 }

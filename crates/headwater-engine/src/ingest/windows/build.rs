@@ -324,7 +324,8 @@ pub(crate) async fn catch_up_here(
     catch_up(project, calls, &mut writer, view, behind, false).await
 }
 
-/// Removes epochs that were replaced at least `grace` ago: readers may go on with what they knew for a moment.
+/// Removes epochs that were replaced at least `grace` ago: workers may write to them until they have noticed. Readers
+/// look again where an epoch is replaced under them.
 ///
 /// # Errors
 /// The store's.

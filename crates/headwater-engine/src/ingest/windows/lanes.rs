@@ -16,7 +16,7 @@ use crate::ingest::sink::Sink;
 use crate::view::View;
 use crate::windows::epoch::{EpochEntry, EpochState, Epochs, SplitProgress};
 
-/// How long a replaced epoch stays for readers that do not know yet.
+/// How long a replaced epoch stays for workers that do not know yet.
 const GRACE: Micros = 10_000_000;
 
 /// The epochs of a windowed view that a lane writes to, oldest first.
