@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
+    Array, ArrayRef, AsArray, BinaryArray, RecordBatch, RecordBatchOptions, StringArray, TimestampMicrosecondArray,
 };
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimestampMicrosecondType};
 use arrow::ipc::reader::StreamReader;
@@ -25,6 +25,8 @@ pub(crate) const DEAD_LETTERS: &str = "_dead_letters";
 
 /// The record as the source delivered it.
 const RECORD: &str = "record";
+/// A record without a value.
+const TOMBSTONE: &str = "tombstone";
 /// The row as an Arrow stream of one batch, for sources that deliver columns.
 const ARROW: &str = "arrow";
 
@@ -69,6 +71,9 @@ impl DeadLetter {
                 Err(error) => error.to_string(),
             };
         }
+        if self.format == TOMBSTONE {
+            return "(no value)".to_owned();
+        }
         match std::str::from_utf8(&self.raw) {
             Ok(text) => text.to_owned(),
             Err(_) => Position::new(self.raw.clone()).to_string(),
@@ -79,6 +84,7 @@ impl DeadLetter {
     pub(super) fn payload(&self) -> Result<Payload> {
         match self.format.as_str() {
             RECORD => Ok(Payload::Encoded(BinaryArray::from(vec![self.raw.as_slice()]))),
+            TOMBSTONE => Ok(Payload::Encoded(BinaryArray::new_null(1))),
             ARROW => Ok(Payload::Rows(unpack(&self.raw)?)),
             other => Err(Error::corrupt(format!("a dead letter has the unknown format `{other}`"))),
         }
@@ -103,6 +109,7 @@ impl Undertaker<'_> {
     /// The dead letter of record `record`.
     pub(super) fn bury(&self, record: usize, reason: &str) -> Result<DeadLetter> {
         let (raw, format) = match &self.batch.payload {
+            Payload::Encoded(records) if records.is_null(record) => (Vec::new(), TOMBSTONE),
             Payload::Encoded(records) => (records.value(record).to_vec(), RECORD),
             Payload::Rows(rows) => (pack(&rows.slice(record, 1))?, ARROW),
         };

@@ -6,8 +6,8 @@ use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, UInt32Arr
 use arrow::compute::take;
 use arrow::datatypes::{Field, Fields, Schema, SchemaRef, TimeUnit};
 use headwater_core::definitions::{Definitions, Source, SourceKind};
-use headwater_core::stream::{Payload, SchemaRegistry, StreamBatch};
-use headwater_core::{Error, Result};
+use headwater_core::stream::{Payload, StreamBatch};
+use headwater_core::{Error, Result, StreamSource};
 
 #[cfg(feature = "avro")]
 use super::avro::{AvroDecoder, AvroRows};
@@ -28,6 +28,7 @@ pub(crate) struct Decoder {
     columns: Fields,
     format: Option<Format>,
     unit: Option<TimeUnit>,
+    deletes: bool,
 }
 
 /// How records are encoded.
@@ -71,8 +72,8 @@ impl Decoded {
 }
 
 impl Decoder {
-    /// A decoder of `source`'s records to `input`. Its columns that begin with `__` come beside the record. With a
-    /// `registry` records are framed.
+    /// A decoder of `source`'s records, which `stream` delivers, to `input`. Its columns that begin with `__` come beside
+    /// the record. Where the stream has a registry, records are framed.
     ///
     /// # Errors
     /// `Unsupported` for a format that this build does not decode, `Invalid` for a wrong `timestamp_unit` or schema; those
@@ -80,9 +81,10 @@ impl Decoder {
     pub(crate) fn new(
         definitions: &Definitions,
         source: &Source,
-        registry: Option<Arc<dyn SchemaRegistry>>,
+        stream: &dyn StreamSource,
         input: &SchemaRef,
     ) -> Result<Self> {
+        let registry = stream.schemas();
         let format = match &source.kind {
             SourceKind::Stream(settings) => settings.record_format.as_ref(),
             _ => None,
@@ -109,12 +111,17 @@ impl Decoder {
                 other => return Err(formats::missing(other)),
             }),
         };
-        Ok(Self { input: Arc::clone(input), columns, format, unit })
+        Ok(Self { input: Arc::clone(input), columns, format, unit, deletes: stream.deletes() })
     }
 
     /// What numbers count where they stand for times.
     pub(crate) fn unit(&self) -> Option<TimeUnit> {
         self.unit
+    }
+
+    /// Whether a record without a value deletes an entity.
+    pub(crate) fn deletes(&self) -> bool {
+        self.deletes
     }
 
     /// The writers' schemas that a batch needs, if they are at hand; otherwise they have to be asked for.

@@ -53,7 +53,7 @@ pub(crate) async fn start_with(
     if views.iter().any(|view| view.stream.as_ref().is_some_and(|other| other.input != input.input)) {
         return Err(Error::unexpected(format!("the views of source `{source}` expect different columns")));
     }
-    let decoder = Decoder::new(&project.definitions, &definition, stream.schemas(), &input.input)?;
+    let decoder = Decoder::new(&project.definitions, &definition, stream.as_ref(), &input.input)?;
     let board = Board::new(source, &options.definitions, project.clock.now());
     let job = Job {
         settings: settings.clone(),

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use super::checkpoint::{Checkpoint, NEWEST_EVENT};
 use super::dead::{DeadLetter, Undertaker};
 use super::status::{Counts, LagStatus};
+use super::tombstones;
 use super::windows::WindowLane;
 use crate::rows::{RowEncoder, values_table};
 use crate::view::{View, ViewRows};
@@ -212,7 +213,7 @@ impl Lane {
         let mut dead = part.dead;
         if let Some(column) = piece.rows.column_by_name(&self.view.event_time) {
             let times = column.as_primitive::<TimestampMicrosecondType>().clone();
-            let late = judge(times.values(), &mut state.newest, self.threshold);
+            let late = judge(times.values(), tombstones::marks(&piece.rows), &mut state.newest, self.threshold);
             if let Some(late) = late {
                 let new = piece.index_after(&state.counted);
                 state.counts.late += late.iter().skip(new).filter(|late| **late).count() as u64;
@@ -271,16 +272,28 @@ impl Lane {
     }
 }
 
-/// Which rows are late, in order of their positions; `None` where none is. Moves `newest` on.
-fn judge(times: &[Micros], newest: &mut Option<Micros>, threshold: Option<Micros>) -> Option<Vec<bool>> {
+/// Which rows are late, in order of their positions; `None` where none is. Moves `newest` on. Tombstones, whose time is
+/// that of their record, are never late and make nothing late.
+fn judge(
+    times: &[Micros],
+    deleted: Option<&BooleanArray>,
+    newest: &mut Option<Micros>,
+    threshold: Option<Micros>,
+) -> Option<Vec<bool>> {
+    let counts = |row: usize| deleted.is_none_or(|deleted| !deleted.value(row));
     let Some(threshold) = threshold else {
-        *newest = times.iter().copied().max().max(*newest);
+        let times = times.iter().enumerate().filter(|(row, _)| counts(*row));
+        *newest = times.map(|(_, time)| *time).max().max(*newest);
         return None;
     };
     let mut any = false;
     let late = times
         .iter()
-        .map(|time| {
+        .enumerate()
+        .map(|(row, time)| {
+            if !counts(row) {
+                return false;
+            }
             let late = newest.is_some_and(|newest| *time < newest.saturating_sub(threshold));
             *newest = Some(newest.map_or(*time, |newest| newest.max(*time)));
             any |= late;

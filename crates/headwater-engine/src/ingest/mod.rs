@@ -39,6 +39,7 @@ mod retry;
 mod sink;
 mod status;
 mod targets;
+mod tombstones;
 mod transform;
 pub(crate) mod windows;
 mod worker;

@@ -118,8 +118,8 @@ async fn replay_view(
     };
     let input = view.stream.as_ref().map(|stream| Arc::clone(&stream.input));
     let input = input.ok_or_else(|| Error::invalid(format!("view `{}` has no stream", view.name)))?;
-    let registry = project.stream_source(source)?.schemas();
-    let decoder = Arc::new(Decoder::new(&project.definitions, definition, registry, &input)?);
+    let stream = project.stream_source(source)?;
+    let decoder = Arc::new(Decoder::new(&project.definitions, definition, stream.as_ref(), &input)?);
     let skew = Some(settings.max_future_skew.0);
 
     let board = Board::new(source, "", project.clock.now());

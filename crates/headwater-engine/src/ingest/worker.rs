@@ -31,7 +31,7 @@ use super::sink::{Prepared, Sink};
 use super::status::Board;
 use super::targets::Targets;
 use super::transform::to_view;
-use super::{Tuning, blocking, windows};
+use super::{Tuning, blocking, tombstones, windows};
 use crate::project::Project;
 use crate::rows::Serving;
 use crate::view::View;
@@ -235,8 +235,16 @@ pub(super) fn prepare(
         for failure in &done.failures {
             dead.push(undertaker.bury(decoded.record(failure.row), &failure.reason)?);
         }
+        let mut piece = Piece { rows: done.rows, positions, ordinals: done.ordinals };
+        if decoder.deletes() {
+            let (with_tombstones, failures) = tombstones::add(view, &batch, &decoded.tombstones, piece)?;
+            piece = with_tombstones;
+            for failure in failures {
+                dead.push(undertaker.bury(failure.row, &failure.reason)?);
+            }
+        }
         dead.sort_by(|a, b| a.position.cmp(&b.position));
-        parts.push(Part { piece: Piece { rows: done.rows, positions, ordinals: done.ordinals }, dead });
+        parts.push(Part { piece, dead });
     }
     Ok(Prepared { batch, tombstones: decoded.tombstones, parts })
 }

@@ -11,7 +11,7 @@ use arrow::datatypes::Field as ArrowField;
 use headwater_core::definitions::ValueType;
 use headwater_core::{Error, ErrorKind, Micros, Result};
 
-use super::{FORMAT_VERSION, name_hash, tag};
+use super::{FORMAT_VERSION, TOMBSTONE, name_hash, tag};
 use crate::view::View;
 
 /// Reads the features that are asked for out of packed rows.
@@ -62,6 +62,11 @@ impl RowDecoder {
             builders: self.asked.iter().map(|(_, _, value_type)| Builder::new(value_type, capacity)).collect(),
             found: vec![false; self.asked.len()],
         }
+    }
+
+    /// Whether a packed row says that its entity is gone: then it is as if there were no row.
+    pub(crate) fn is_tombstone(value: &[u8]) -> bool {
+        value.first() == Some(&TOMBSTONE)
     }
 
     /// The event time of a packed row.
@@ -147,7 +152,7 @@ pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 impl<'a> Reader<'a> {
     fn header(&mut self) -> Result<Micros> {
         match self.byte()? {
-            FORMAT_VERSION => Ok(i64::from_le_bytes(self.array()?)),
+            FORMAT_VERSION | TOMBSTONE => Ok(i64::from_le_bytes(self.array()?)),
             other => Err(Error::new(
                 ErrorKind::FormatVersion,
                 format!("an online row has format version `{other}`; this release knows `{FORMAT_VERSION}`"),

@@ -14,14 +14,14 @@ use headwater_core::version::encode_version;
 use headwater_core::{Error, Micros, Result};
 use rustc_hash::FxHashMap;
 
-use super::{FORMAT_VERSION, KeyColumns, name_hash, push_length, tag};
+use super::{DELETED, FORMAT_VERSION, KeyColumns, TOMBSTONE, name_hash, push_length, tag};
 use crate::view::{Key, View, ViewRows};
 
 /// Turns rows of a view into the rows of its online table: the newest version of each key.
 ///
 /// A packed row is a format version, the event time, and for each feature the hash of its name, a type and the value.
 /// Rows that were written before a column was added lack it, which reads as null; the order of columns does not
-/// matter.
+/// matter. A tombstone ([`DELETED`]) is packed as one.
 #[derive(Debug, Clone)]
 pub(crate) struct RowEncoder {
     keys: Vec<Key>,
@@ -87,6 +87,7 @@ impl RowEncoder {
             .map(|(hash, name, value_type)| Ok((*hash, Values::new(column(name, value_type)?, value_type))))
             .collect::<Result<Vec<_>>>()?;
 
+        let deleted = batch.column_by_name(DELETED).and_then(|column| column.as_boolean_opt());
         let created_at = |row: usize| created.filter(|column| column.is_valid(row)).map(|column| column.value(row));
         let ordinal = |row: usize| rows.ordinals.as_ref().map_or(0, |ordinals| ordinals.value(row));
         let version = |row: usize| (event_times.value(row), created_at(row), rows.positions.value(row), ordinal(row));
@@ -131,9 +132,10 @@ impl RowEncoder {
             );
             let version = Bytes::copy_from_slice(&scratch);
             scratch.clear();
-            scratch.push(FORMAT_VERSION);
+            let is_deleted = deleted.is_some_and(|deleted| deleted.value(row));
+            scratch.push(if is_deleted { TOMBSTONE } else { FORMAT_VERSION });
             scratch.extend_from_slice(&event_time.to_le_bytes());
-            for (hash, values) in &features {
+            for (hash, values) in features.iter().filter(|_| !is_deleted) {
                 scratch.extend_from_slice(&hash.to_le_bytes());
                 values.push(row, &mut scratch);
             }

@@ -8,6 +8,8 @@
 //! | `{project}/_materialized` | view, generation | how far its batch source is in the table |
 //! | `{project}/_jobs` | source | the heartbeat of a running worker |
 //!
+//! A tombstone is a packed row without values: it wins or loses by its version like any other, and reads as no row.
+//!
 //! A project's name holds no `/`, so `{project}/` is a prefix of its tables alone.
 
 mod decode;
@@ -58,6 +60,13 @@ pub(crate) fn table_prefix(project: &str) -> String {
 
 /// The first byte of every packed row and entity key.
 const FORMAT_VERSION: u8 = 1;
+
+/// The first byte of a row that says that its entity is gone. The event time follows, and nothing else.
+const TOMBSTONE: u8 = 2;
+
+/// The column of rows and of their log that says which of them are tombstones: `boolean`, never null. Only rows of
+/// sources that delete have it. A tombstone has its keys and its event time, and null everywhere else.
+pub(crate) const DELETED: &str = "_deleted";
 
 /// What a value in a key or a packed row is. The numbers are on disk.
 mod tag {

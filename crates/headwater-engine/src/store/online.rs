@@ -388,7 +388,8 @@ async fn read_view(
     let mut times = Vec::with_capacity(request.rows);
     let oldest = if view.ttl > 0 { now.saturating_sub(view.ttl) } else { Micros::MIN };
     for slot in slots {
-        let Some(row) = slot.and_then(|slot| rows.get(slot)).and_then(Option::as_ref) else {
+        let row = slot.and_then(|slot| rows.get(slot)).and_then(Option::as_ref);
+        let Some(row) = row.filter(|row| !RowDecoder::is_tombstone(&row.value)) else {
             columns.append_null();
             found.push(Found::No);
             times.push(0);

@@ -76,6 +76,13 @@ async fn stream_columns(
     let role = resolver.registry.role(&source.plugin, "stream source", |plugin| plugin.stream)?;
     let stream = (role.open)(&config, &context)?;
     let capabilities = stream.capabilities();
+    if stream.deletes() && !resolver.view.aggregations.is_empty() {
+        return Err(Error::invalid(format!(
+            "the source `{}` deletes entities by records without a value, and windows cannot forget events: a view with \
+             `aggregations` needs a source that ignores such records",
+            source.name
+        )));
+    }
     let mut identity = resolver.identity(source, &stream.identity());
     let mut timestamp_unit = false;
 

@@ -12,5 +12,6 @@ pub(super) mod records;
 mod schemas;
 mod splits;
 mod status;
+mod tombstones;
 mod windows;
 mod world;

@@ -9,6 +9,7 @@ use headwater_core::stream::{Payload, SchemaRegistry, StreamBatch};
 use headwater_core::{Position, SplitId};
 use serde_json::{Map, Value, json};
 
+use super::world::TestStream;
 use crate::ingest::decode::Decoder;
 use crate::ingest::formats;
 
@@ -19,7 +20,8 @@ pub(in crate::ingest) fn decoder(format: &RecordFormat, registry: Option<Arc<dyn
     settings.record_format = Some(format.clone());
     let definitions = Definitions::new("test").base_dir(folder).source(Source::stream("events", "test", settings));
     let described = formats::describe(format, folder.as_ref()).unwrap();
-    Decoder::new(&definitions, &definitions.sources[0], registry, &described.schema).unwrap()
+    let stream = TestStream { registry, ..TestStream::default() };
+    Decoder::new(&definitions, &definitions.sources[0], &stream, &described.schema).unwrap()
 }
 
 pub(in crate::ingest) fn unhex(text: &str) -> Vec<u8> {

@@ -16,6 +16,7 @@ use headwater_core::definitions::{
     Definitions, Field, RecordFormat, Source, StreamSettings, ValueType, timestamp_type,
 };
 use headwater_core::memory::{MemoryOfflineStore, MemoryOnlineStore};
+use headwater_core::options::Options;
 use headwater_core::plugin::Role;
 use headwater_core::stream::{
     AssignedSplit, Lag, METADATA_KEY, METADATA_TIMESTAMP, Payload, Progress, ReaderContext, SchemaRegistry, SplitInfo,
@@ -301,13 +302,18 @@ impl StreamReader for TestReader {
 }
 
 headwater_core::options! {
-    /// No options.
-    struct NoOptions {}
+    /// What whoever opens the stream anew has to know of it.
+    struct TestOptions {
+        /// Whether its records without a value delete.
+        deletes: bool = false,
+    }
 }
 
 /// What the source of [`World`] opens for whoever does not read it: a stream without records.
-static PLUGIN: Plugin =
-    Plugin::new("test", "1").with_stream(Role::new::<NoOptions>(|_, _| Ok(Arc::new(TestStream::default()))));
+static PLUGIN: Plugin = Plugin::new("test", "1").with_stream(Role::new::<TestOptions>(|config, _| {
+    let options = TestOptions::from_config(config)?;
+    Ok(Arc::new(TestStream { deletes: options.deletes, ..TestStream::default() }))
+}));
 
 /// A row as tests compare it: split, position, id, event time, value.
 pub(super) type LogRow = (String, u64, i64, i64, Option<u64>);

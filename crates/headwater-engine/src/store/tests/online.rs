@@ -1,12 +1,13 @@
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Float64Array, Int32Array, Int64Array, StringArray};
+use arrow::array::{Array, ArrayRef, BooleanArray, Float64Array, Int32Array, Int64Array, RecordBatch, StringArray};
+use arrow::datatypes::{Field, Schema};
 use headwater_core::{Error, ErrorKind};
 use serde_json::json;
 
 use super::super::features::Features;
 use super::super::online::{FeatureStatus, get_online_features};
-use super::{DAY, Fixture, HOUR, batch, times};
+use super::{DAY, Fixture, HOUR, batch, stats_rows, times};
 use crate::rows::{Serving, values_table};
 
 #[tokio::test]
@@ -209,4 +210,28 @@ async fn damaged_rows_are_errors() {
     store.project.online.put(&table, vec![row]).await.unwrap();
     let error = store.read(&["stats"], json!({"driver_id": [1]})).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
+}
+
+#[tokio::test]
+async fn an_entity_that_was_deleted_is_not_found_until_it_comes_back() {
+    let fixture = Fixture::new("deleted");
+    let deleted = |time| {
+        let rows = stats_rows(&[(1001, time, None, None, None)]);
+        let marks: ArrayRef = Arc::new(BooleanArray::from(vec![true]));
+        let mut columns = rows.columns().to_vec();
+        let mut fields = rows.schema().fields().to_vec();
+        fields.push(Arc::new(Field::new(crate::rows::DELETED, marks.data_type().clone(), false)));
+        columns.push(marks);
+        RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).unwrap()
+    };
+    let read = || fixture.one("stats:rate", json!({"driver_id": [1001]}));
+    fixture.stats(1001, 100, Some(0.5), None).await;
+    fixture.put("stats", deleted(90)).await;
+    assert_eq!(read().await, json!([0.5, "PRESENT"]));
+    fixture.put("stats", deleted(200)).await;
+    assert_eq!(read().await, json!([null, "NOT_FOUND"]));
+    fixture.stats(1001, 150, Some(0.6), None).await;
+    assert_eq!(read().await, json!([null, "NOT_FOUND"]));
+    fixture.stats(1001, 300, Some(0.7), None).await;
+    assert_eq!(read().await, json!([0.7, "PRESENT"]));
 }
