@@ -1,0 +1,7 @@
+//! The `headwater` command with one plugin more.
+
+use custom_plugin as _;
+
+fn main() -> std::process::ExitCode {
+    headwater_cli::main()
+}
