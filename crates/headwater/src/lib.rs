@@ -11,6 +11,7 @@
 //! | `parquet` | offline store | yes |
 //! | `sqlite` | online store | yes |
 //! | `sql` | transforms written as SQL | |
+//! | `avro`, `protobuf` | records in these formats | |
 //! | `s3` | `s3://` paths for `file` and `parquet` | |
 //! | `full` | all of these | |
 //!
