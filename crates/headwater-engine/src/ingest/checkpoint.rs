@@ -104,6 +104,17 @@ fn note_key(view: &View, name: &str) -> Bytes {
     [&[0], prefix(view).as_slice(), name.as_bytes()].concat().into()
 }
 
+/// Forgets what sources have noted for a view's generation.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn forget_notes(online: &dyn OnlineStore, project: &str, view: &View) -> Result<()> {
+    let table = checkpoints_table(project);
+    let notes = online.get_prefixes(&table, &[note_key(view, "")]).await?;
+    let keys = notes.into_iter().flatten().map(|row| row.key).collect::<Vec<_>>();
+    if keys.is_empty() { Ok(()) } else { online.delete(&table, &keys).await }
+}
+
 /// All checkpoints of a view's generation.
 ///
 /// # Errors

@@ -13,7 +13,7 @@ use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId, Stream
 use serde::Serialize;
 
 use super::FeatureStore;
-use crate::ingest::{Checkpoint, Counts, JobState, jobs, load_checkpoints};
+use crate::ingest::{Checkpoint, Counts, JobState, forget_notes, jobs, load_checkpoints};
 use crate::project::Project;
 use crate::rows::{checkpoints_table, log_rows};
 use crate::view::{View, ViewRows};
@@ -199,6 +199,8 @@ async fn move_view(
     standing: Standing,
     targets: &BTreeMap<SplitId, Position>,
 ) -> Result<usize> {
+    // What the source noted speaks of where it has been.
+    forget_notes(project.online.as_ref(), &project.definitions.project, view).await?;
     let mut rows = Vec::new();
     for (split, target) in targets {
         let log_end = standing.log_end(split);

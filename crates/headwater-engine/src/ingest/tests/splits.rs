@@ -123,4 +123,8 @@ async fn notes_are_shared_by_the_views_of_a_generation_and_are_no_checkpoints() 
         assert!(!checkpoints.started().await.unwrap(), "a note is no checkpoint");
     }
     assert_eq!(checkpoints(&[Arc::new(view("other", "g2"))]).noted("start").await.unwrap(), None);
+    for view in &world.views {
+        checkpoint::forget_notes(world.online.as_ref(), "test", view).await.unwrap();
+    }
+    assert_eq!(both.noted("start").await.unwrap(), None);
 }
