@@ -227,3 +227,6 @@ impl Gathering {
         self.ready.push(Ready { batch, bytes: std::mem::take(&mut self.bytes), arrival });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,3 +1,5 @@
+#![allow(dead_code)] // No test binary uses all of it.
+
 //! Kinesis for tests: an emulator in this process, and the one that the environment names.
 
 use std::collections::BTreeMap;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, Shard, StreamStatus};
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ScalingType, Shard, StreamStatus};
 use axum::Router;
 use ferrokinesis::store::StoreOptions;
 use headwater_core::options::Config;
@@ -95,13 +97,31 @@ impl Server {
 
     /// Makes a stream of this name.
     pub(crate) async fn create_named(&self, name: &str, shards: usize) -> Result<Stream> {
-        let stream = Stream { server: self.clone(), name: name.to_owned(), ranges: Mutex::default() };
+        let stream = self.named(name);
         let (name, shards) = (name.to_owned(), i32::try_from(shards).map_err(failed)?);
-        self.call(|client| async move { client.create_stream().stream_name(name).shard_count(shards).send().await })
-            .await
-            .map_err(failed)?;
+        loop {
+            let name = name.clone();
+            let made = self
+                .call(|client| async move { client.create_stream().stream_name(name).shard_count(shards).send().await })
+                .await;
+            match made {
+                Ok(_) => break,
+                // Until the streams of tests that are over have gone.
+                Err(error) if error.as_service_error().is_some_and(|error| error.is_limit_exceeded_exception()) => {
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+                Err(error) => return Err(failed(error)),
+            }
+        }
         stream.settle().await?;
         Ok(stream)
+    }
+}
+
+impl Server {
+    /// A stream of this name, which may not be there.
+    pub(crate) fn named(&self, name: &str) -> Stream {
+        Stream { server: self.clone(), name: name.to_owned(), ranges: Mutex::default() }
     }
 }
 
@@ -188,6 +208,44 @@ impl Stream {
         Ok(())
     }
 
+    /// Puts records one after another, each where its key belongs.
+    pub(crate) async fn put_keyed(&self, records: Vec<(String, Vec<u8>)>) -> Result<()> {
+        let name = self.name.clone();
+        self.server
+            .call(|client| async move {
+                for (key, value) in records {
+                    let put = client.put_record().stream_name(&name).partition_key(key).data(Blob::new(value));
+                    put.send().await.map_err(failed)?;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Sets the number of open shards.
+    pub(crate) async fn resize(&self, shards: i32) -> Result<()> {
+        let name = self.name.clone();
+        self.server
+            .call(|client| async move {
+                let update = client.update_shard_count().stream_name(name).target_shard_count(shards);
+                update.scaling_type(ScalingType::UniformScaling).send().await
+            })
+            .await
+            .map_err(failed)?;
+        self.settle().await
+    }
+
+    /// The open shards in the order of their hash keys, by number.
+    pub(crate) async fn open_shards(&self) -> Result<Vec<usize>> {
+        let closed =
+            |shard: &Shard| shard.sequence_number_range().is_some_and(|range| range.ending_sequence_number().is_some());
+        let shards = self.shards().await?;
+        let open = shards.iter().filter(|shard| !closed(shard)).map(|shard| number_of(&shard.shard_id));
+        let mut open = open.collect::<Result<Vec<_>>>()?;
+        open.sort_by_key(|shard| self.range(*shard));
+        Ok(open)
+    }
+
     /// Splits a shard in the middle; gives the numbers of the children.
     pub(crate) async fn split(&self, shard: usize) -> Result<Vec<usize>> {
         let (start, end) = self.range(shard);
@@ -206,7 +264,6 @@ impl Stream {
     }
 
     /// Merges two neighbours; gives the number of the child.
-    #[allow(dead_code)] // Not every test binary merges.
     pub(crate) async fn merge(&self, one: usize, other: usize) -> Result<usize> {
         let before = self.shards().await?.len();
         let (name, one, other) = (self.name.clone(), shard_id(one), shard_id(other));
@@ -225,12 +282,45 @@ impl Stream {
         self.open_with(&[("consumer", consumer)], context)
     }
 
-    /// Opens the source with more options.
-    pub(crate) fn open_with(&self, options: &[(&str, &str)], context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+    /// Options for the stream, and others.
+    pub(crate) fn config(&self, options: &[(&str, &str)]) -> Config {
         let own = [("stream_name", self.name.as_str()), ("endpoint_url", self.server.endpoint.as_str())];
         let options = own.iter().chain(options).map(|(key, value)| ((*key).to_owned(), (*value).into()));
-        let config = Config { name: "source `events`".into(), options: options.collect(), base_dir: ".".into() };
+        Config { name: "source `events`".into(), options: options.collect(), base_dir: ".".into() }
+    }
+
+    /// Deletes the stream and waits until it is gone.
+    pub(crate) async fn delete(&self) -> Result<()> {
+        let name = self.name.clone();
+        self.server
+            .call(|client| async move {
+                client
+                    .delete_stream()
+                    .stream_name(&name)
+                    .enforce_consumer_deletion(true)
+                    .send()
+                    .await
+                    .map_err(failed)?;
+                while client.describe_stream_summary().stream_name(&name).send().await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Ok(())
+            })
+            .await
+    }
+
+    /// Opens the source with more options.
+    pub(crate) fn open_with(&self, options: &[(&str, &str)], context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+        let config = self.config(options);
         (PLUGIN.stream.ok_or_else(|| failed("no stream role"))?.open)(&config, context)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let (client, name) = (self.server.client.clone(), self.name.clone());
+        let delete = client.delete_stream().stream_name(name).enforce_consumer_deletion(true);
+        self.server.handle.spawn(async move { drop(delete.send().await) });
     }
 }
 
