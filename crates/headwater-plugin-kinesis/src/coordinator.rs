@@ -128,7 +128,7 @@ impl Coordinator {
 
     async fn work(&mut self) -> Result<()> {
         let mut trouble = Trouble::new();
-        let mut look = true;
+        let mut look = false;
         loop {
             match self.step(look).await {
                 Ok(()) => trouble.over(),
@@ -157,7 +157,7 @@ impl Coordinator {
     }
 
     /// Takes news in, looks at the stream where `look` says so, and hands out what can be read.
-    async fn step(&mut self, look: bool) -> Result<()> {
+    pub(crate) async fn step(&mut self, look: bool) -> Result<()> {
         let News { finished, children } = std::mem::take(&mut *self.shared.news());
         self.announced.extend(children.into_iter().map(|child| (child.shard.clone(), child)));
         let finished = finished.into_iter().filter(|shard| self.shards.finished(shard)).collect::<Vec<_>>();

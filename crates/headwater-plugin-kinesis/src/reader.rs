@@ -35,7 +35,9 @@ impl KinesisStreamReader {
     pub(crate) async fn subscribe(shared: Shared) -> Result<Self> {
         known(&shared).await?;
         let shared = Arc::new(shared);
-        let coordinator = Coordinator::new(Arc::clone(&shared), Arc::new(LocalLeases));
+        let mut coordinator = Coordinator::new(Arc::clone(&shared), Arc::new(LocalLeases));
+        // What can be read now is handed out with the first call of `next`.
+        coordinator.step(true).await?;
         let coordinator = tokio::spawn(coordinator.run());
         Ok(Self { shared, coordinator })
     }

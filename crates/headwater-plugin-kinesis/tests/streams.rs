@@ -1,6 +1,7 @@
 //! What only whole streams show: shards that are split and merged, faults, aggregates, large records, access.
 
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used)] // Everything here is a test or helps one.
 
 mod server;
 
