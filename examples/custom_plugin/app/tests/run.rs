@@ -35,7 +35,9 @@ async fn lines_of_a_feed_become_features() {
     }
     let rides = std::fs::read_to_string(here.join("rides.ndjson")).unwrap();
     let stored = 1_769_860_800_000_000;
-    rides.lines().for_each(|line| drop(feeds.add("rides", "0", stored, line)));
+    for line in rides.lines() {
+        feeds.add("rides", "0", stored, line);
+    }
 
     let folder = folder.path().to_owned();
     let work = tokio::task::spawn_blocking(move || {
