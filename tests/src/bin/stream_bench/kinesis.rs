@@ -1,4 +1,5 @@
-//! Kinesis in a process of its own, so that its work does not count as that of what is measured.
+//! Kinesis: the endpoint that the environment names, or an emulator in a process of its own, so that its work does not
+//! count as that of what is measured.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_kinesis::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
 use aws_sdk_kinesis::primitives::Blob;
 use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType, StreamStatus};
 use ferrokinesis::store::StoreOptions;
@@ -34,25 +36,29 @@ pub(crate) async fn serve() {
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
 }
 
-/// The emulator with a stream, and a client.
+/// A stream, and a client.
 pub(crate) struct Kinesis {
-    /// Ends with the pipe to it.
-    _server: Child,
+    /// The emulator, if none is given. Ends with the pipe to it.
+    _server: Option<Child>,
     endpoint: String,
     client: Client,
+    stream: String,
 }
-
-/// The stream.
-const STREAM: &str = "drivers";
 
 impl Kinesis {
     pub(crate) async fn start(shards: usize) -> Self {
-        let mut server = Command::new(std::env::current_exe().unwrap());
-        server.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut server = server.spawn().unwrap();
-        let mut endpoint = String::new();
-        BufReader::new(server.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
-        let endpoint = endpoint.trim().to_owned();
+        let (server, endpoint) = match std::env::var("AWS_ENDPOINT_URL_KINESIS") {
+            Ok(given) => (None, given),
+            Err(_) => {
+                let mut server = Command::new(std::env::current_exe().unwrap());
+                server.arg("serve").stdin(Stdio::piped()).stdout(Stdio::piped());
+                let mut server = server.spawn().unwrap();
+                let mut endpoint = String::new();
+                BufReader::new(server.stdout.take().unwrap()).read_line(&mut endpoint).unwrap();
+                (Some(server), endpoint.trim().to_owned())
+            }
+        };
+        let stream = format!("drivers-{}", std::process::id());
         let config = aws_sdk_kinesis::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .endpoint_url(&endpoint)
@@ -61,35 +67,36 @@ impl Kinesis {
             .build();
         let client = Client::from_conf(config);
         let shards = i32::try_from(shards).unwrap();
-        client.create_stream().stream_name(STREAM).shard_count(shards).send().await.unwrap();
-        let described = || client.describe_stream_summary().stream_name(STREAM).send();
+        client.create_stream().stream_name(&stream).shard_count(shards).send().await.unwrap();
+        let described = || client.describe_stream_summary().stream_name(&stream).send();
         while described().await.unwrap().stream_description_summary.unwrap().stream_status != StreamStatus::Active {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Self { _server: server, endpoint, client }
+        Self { _server: server, endpoint, client, stream }
     }
 
     /// The stream as a source. The plugin takes its credentials from the environment.
     pub(crate) fn source(&self, consumer: &str) -> String {
         format!(
-            "    type: kinesis\n    stream_name: {STREAM}\n    region: eu-west-1\n    endpoint_url: {}\n    consumer: {consumer}",
-            self.endpoint
+            "    type: kinesis\n    stream_name: {}\n    region: eu-west-1\n    endpoint_url: {}\n    consumer: {consumer}",
+            self.stream, self.endpoint
         )
     }
 
     /// What puts records into the stream.
     pub(crate) fn writer(&self) -> Writer {
-        Writer { client: self.client.clone() }
+        Writer { client: self.client.clone(), stream: self.stream.clone() }
     }
 
     /// A bare loop over all records of the stream, of all shards at once, five calls a second each.
     pub(crate) async fn consume(&self, total: usize) -> (Vec<u8>, Cost) {
-        let listed = self.client.list_shards().stream_name(STREAM).send().await.unwrap();
+        let listed = self.client.list_shards().stream_name(&self.stream).send().await.unwrap();
         let stretch = Stretch::begin();
         let read = Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let shards = listed.shards().iter().map(|shard| {
-            let (client, id, read) = (self.client.clone(), shard.shard_id.clone(), Arc::clone(&read));
-            tokio::spawn(async move { consume_shard(&client, &id, &read, total).await })
+            let (client, read) = (self.client.clone(), Arc::clone(&read));
+            let iterator = client.get_shard_iterator().stream_name(&self.stream).shard_id(&shard.shard_id);
+            tokio::spawn(async move { consume_shard(&client, iterator, &read, total).await })
         });
         let shards: Vec<_> = shards.collect();
         let mut values = Vec::new();
@@ -100,8 +107,12 @@ impl Kinesis {
     }
 }
 
-async fn consume_shard(client: &Client, shard: &str, read: &std::sync::atomic::AtomicUsize, total: usize) -> Vec<u8> {
-    let iterator = client.get_shard_iterator().stream_name(STREAM).shard_id(shard);
+async fn consume_shard(
+    client: &Client,
+    iterator: GetShardIteratorFluentBuilder,
+    read: &std::sync::atomic::AtomicUsize,
+    total: usize,
+) -> Vec<u8> {
     let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.unwrap();
     let (mut iterator, mut values) = (iterator.shard_iterator, Vec::new());
     while read.load(std::sync::atomic::Ordering::Relaxed) < total {
@@ -121,6 +132,7 @@ async fn consume_shard(client: &Client, shard: &str, read: &std::sync::atomic::A
 /// Puts records into the stream.
 pub(crate) struct Writer {
     client: Client,
+    stream: String,
 }
 
 impl Writer {
@@ -131,7 +143,7 @@ impl Writer {
             entry.data(Blob::new(driver.json())).build().unwrap()
         };
         let entries = drivers.iter().map(entry).collect();
-        let put = self.client.put_records().stream_name(STREAM).set_records(Some(entries));
+        let put = self.client.put_records().stream_name(&self.stream).set_records(Some(entries));
         assert_eq!(put.send().await.unwrap().failed_record_count(), Some(0));
     }
 }
