@@ -1,4 +1,4 @@
-//! The stream source against its contract: on the brokers of `KAFKA_BOOTSTRAP_SERVERS`, else on librdkafka's mock cluster.
+//! The stream source against its contract: on librdkafka's mock cluster, and on the brokers of `KAFKA_BOOTSTRAP_SERVERS`.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use headwater_core::stream::StreamSource;
 use headwater_core::{Error, Result, SplitId};
 use headwater_plugin_kafka::PLUGIN;
 use headwater_testkit::stream::{Record, StreamFixture};
-use headwater_testkit::{run, stream};
+use headwater_testkit::{named, run, stream};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
@@ -61,15 +61,18 @@ struct Topic {
 }
 
 impl Kafka {
-    fn start() -> Self {
-        let given = std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok();
-        let (mock, bootstrap_servers) = match given {
-            Some(given) => (None, given),
-            None => {
-                let (mock, address) = Mock::start();
-                (Some(mock), address)
-            }
-        };
+    /// A cluster in this process.
+    fn mock() -> Self {
+        let (mock, bootstrap_servers) = Mock::start();
+        Self::at(bootstrap_servers, Some(mock))
+    }
+
+    /// The brokers that the environment names.
+    fn given() -> Option<Self> {
+        std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().map(|given| Self::at(given, None))
+    }
+
+    fn at(bootstrap_servers: String, mock: Option<Mock>) -> Self {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &bootstrap_servers).set("linger.ms", "0");
         let (admin, producer) = (client.create().expect("an admin client"), client.create().expect("a producer"));
@@ -167,5 +170,6 @@ impl StreamFixture for Kafka {
 }
 
 fn main() -> ExitCode {
-    run(stream::suite(Kafka::start()))
+    let real = Kafka::given().map(|kafka| named("real", stream::suite(kafka)));
+    run(stream::suite(Kafka::mock()).into_iter().chain(real.into_iter().flatten()))
 }
