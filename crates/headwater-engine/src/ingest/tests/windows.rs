@@ -439,7 +439,7 @@ async fn two_workers_take_part_in_an_epoch_that_is_built_beside_them() {
     let mut events = Vec::new();
     let add = |events: &mut Vec<Event>, count: i64| {
         for at in 0..count {
-            let event = event(Some(["a", "b"][at as usize % 2]), at % 5, 60 + at, at as f64);
+            let event = event(Some(if at % 2 == 0 { "a" } else { "b" }), at % 5, 60 + at, at as f64);
             world.stream.add(event.split.unwrap(), event.record());
             events.push(event);
         }
