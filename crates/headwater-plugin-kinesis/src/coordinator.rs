@@ -31,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) context: ReaderContext,
     pub(crate) queue: Arc<Queue>,
     news: Mutex<News>,
+    /// Those that were closed in the last listing.
+    closed: Mutex<BTreeSet<String>>,
     wake: Notify,
     leave: Notify,
 }
@@ -53,12 +55,21 @@ impl Shared {
         context: ReaderContext,
     ) -> Self {
         let queue = Queue::new(context.buffer_bytes);
-        let (news, wake, leave) = (Mutex::default(), Notify::new(), Notify::new());
-        Self { stream, facts, fan_out, on_position_lost, context, queue, news, wake, leave }
+        let (news, closed, wake, leave) = (Mutex::default(), Mutex::default(), Notify::new(), Notify::new());
+        Self { stream, facts, fan_out, on_position_lost, context, queue, news, closed, wake, leave }
     }
 
     fn news(&self) -> std::sync::MutexGuard<'_, News> {
         self.news.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn closed(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
+        self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the last listing says that nothing will be added to the shard.
+    pub(crate) fn is_closed(&self, shard: &str) -> bool {
+        self.closed().contains(shard)
     }
 
     /// The end of a split is committed.
@@ -174,6 +185,8 @@ impl Coordinator {
 
     async fn look(&mut self) -> Result<()> {
         let mut listing = self.shared.stream.list().await?;
+        let closed = listing.iter().filter(|listed| listed.closed).map(|listed| listed.shard.clone()).collect();
+        *self.shared.closed() = closed;
         let names = listing.iter().map(|listed| listed.shard.clone()).collect::<BTreeSet<_>>();
         self.announced.retain(|shard, _| !names.contains(shard));
         listing.extend(self.announced.values().cloned());

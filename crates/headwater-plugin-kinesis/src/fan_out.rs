@@ -11,7 +11,7 @@ use crate::cursor::Begin;
 use crate::delivery::{Delivery, MOST_RECORDS};
 use crate::error::{IN_USE, INVALID_ARGUMENT, NOT_FOUND, code, kinesis};
 use crate::pace::Trouble;
-use crate::polling::wait_for;
+use crate::polling::{self, wait_for};
 
 /// A shard is subscribed to once in this time.
 const BETWEEN: Duration = Duration::from_secs(5);
@@ -21,6 +21,9 @@ const SILENCE: Duration = Duration::from_secs(30);
 const CONTINUED: Duration = Duration::from_secs(3600);
 /// How long a consumer may take to become active.
 const ACTIVATION: Duration = Duration::from_secs(120);
+/// After so many events in a row that have no records, of a closed shard that is read up to now, the event with the
+/// children is not waited for any longer: some servers never send it.
+const UNTOLD: usize = 2;
 
 /// The group as a consumer that the stream knows.
 #[derive(Debug, Clone)]
@@ -76,6 +79,8 @@ enum Ended {
     Session,
     /// The shard is read to its end.
     Shard,
+    /// The shard is closed, and the subscription does not say where it ends.
+    Untold,
 }
 
 /// Reads a shard to its end.
@@ -89,6 +94,8 @@ pub(crate) async fn read(mut delivery: Delivery, fan_out: FanOut) -> Result<()> 
         match session.run(&mut delivery, &mut trouble).await {
             Ok(Ended::Session) => {}
             Ok(Ended::Shard) => return delivery.ended(),
+            // Nothing is left, or little: an iterator certainly comes to the end.
+            Ok(Ended::Untold) => return polling::read(delivery).await,
             Err(error) => trouble.wait(delivery.shard(), error, &delivery.shared().queue).await?,
         }
     }
@@ -132,6 +139,7 @@ impl Session {
         };
         self.not_before = Instant::now() + BETWEEN;
         let mut over = false;
+        let mut untold = 0;
         loop {
             let mut room = delivery.space().await;
             let event = match timeout(SILENCE, stream.recv()).await {
@@ -167,6 +175,11 @@ impl Session {
                 return Ok(Ended::Shard);
             }
             self.continuation = Some((event.continuation_sequence_number, Instant::now()));
+            let quiet = event.records.is_empty() && children.is_empty() && event.millis_behind_latest == 0;
+            untold = if quiet && delivery.shared().is_closed(delivery.shard()) { untold + 1 } else { 0 };
+            if untold >= UNTOLD {
+                return Ok(Ended::Untold);
+            }
         }
     }
 
