@@ -69,6 +69,23 @@ async fn joined(world: &World, asked: &[(i64, i64)]) -> Vec<Option<f64>> {
     values.collect()
 }
 
+/// What the rows of the log say of themselves.
+async fn deleted(world: &World) -> Vec<Option<bool>> {
+    let log = world.offline.log(&world.views[0].log());
+    let request = ScanRequest::default();
+    let mut deleted = Vec::new();
+    for fragment in log.fragments(&request).await.unwrap() {
+        let mut batches = log.read(&fragment, &request).await.unwrap();
+        while let Some(batch) = batches.try_next().await.unwrap() {
+            match batch.rows.column_by_name(DELETED) {
+                Some(column) => deleted.extend(column.as_boolean()),
+                None => deleted.extend(std::iter::repeat_n(None, batch.rows.num_rows())),
+            }
+        }
+    }
+    deleted
+}
+
 #[tokio::test]
 async fn a_tombstone_wins_or_loses_by_its_time() {
     let world = world();
@@ -103,16 +120,30 @@ async fn rows_of_the_log_say_what_they_are() {
     world.stream.event("a", 1, 100, 1.0);
     delete(&world, "1", 200);
     world.run().await;
-    let log = world.offline.log(&world.views[0].log());
-    let request = ScanRequest::default();
-    let mut deleted = Vec::new();
-    for fragment in log.fragments(&request).await.unwrap() {
-        let mut batches = log.read(&fragment, &request).await.unwrap();
-        while let Some(batch) = batches.try_next().await.unwrap() {
-            deleted.extend(batch.rows.column_by_name(DELETED).unwrap().as_boolean().iter().flatten());
-        }
-    }
-    assert_eq!(deleted, [false, true]);
+    assert_eq!(deleted(&world).await, [Some(false), Some(true)]);
+}
+
+/// A log is compacted without knowing what its rows say: also rows from before the source deleted.
+#[tokio::test]
+async fn compacted_logs_keep_them() {
+    let mut world = world();
+    world.stream.deletes = false;
+    world.stream.event("a", 1, 100, 1.0);
+    world.stream.event("a", 2, 100, 2.0);
+    world.run().await;
+    world.stream.deletes = true;
+    delete(&world, "1", 200);
+    world.run().await;
+    world.stream.event("a", 1, 300, 3.0);
+    delete(&world, "2", 150);
+    world.run().await;
+    let asked = [(1, 150), (1, 250), (1, 350), (2, 149), (2, 350)];
+    let expected = [Some(1.0), None, Some(3.0), Some(2.0), None];
+    assert_eq!(joined(&world, &asked).await, expected);
+    let done = world.offline.compact(&world.views[0].log()).await.unwrap();
+    assert!(done.before > done.after, "{done:?}");
+    assert_eq!(deleted(&world).await, [None, None, Some(true), Some(false), Some(true)]);
+    assert_eq!(joined(&world, &asked).await, expected);
 }
 
 #[tokio::test]
