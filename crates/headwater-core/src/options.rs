@@ -22,6 +22,8 @@ pub enum OptionType {
     Text,
     /// Text that is never shown.
     Secret,
+    /// Text that each worker gives for itself: see [`WorkerText`].
+    Worker,
     /// `true` or `false`.
     Bool,
     /// A whole number from 0.
@@ -40,6 +42,7 @@ impl OptionType {
         match self {
             Self::Text => "text".into(),
             Self::Secret => "secret text".into(),
+            Self::Worker => "text, each worker's own".into(),
             Self::Bool => "true or false".into(),
             Self::Integer => "a whole number".into(),
             Self::Duration => "a duration such as `5m`".into(),
@@ -58,6 +61,7 @@ impl OptionType {
         match self {
             Self::Text => String::read(value).map(drop),
             Self::Secret => Secret::read(value).map(drop),
+            Self::Worker => WorkerText::read(value).map(drop),
             Self::Bool => bool::read(value).map(drop),
             Self::Integer => u64::read(value).map(drop),
             Self::Duration => Duration::read(value).map(drop),
@@ -113,6 +117,20 @@ impl OptionValue for Secret {
     fn read(value: &Value) -> Result<Self, String> {
         // The value is not repeated: it may be the secret with a typing error in it.
         value.as_str().map(Self::new).ok_or_else(|| "expected secret text".into())
+    }
+}
+
+/// Text that tells a worker from others with the same definitions, such as `${HOSTNAME}`.
+///
+/// It is no part of what is applied: a worker takes it from the definitions that it is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkerText(pub String);
+
+impl OptionValue for WorkerText {
+    const KIND: OptionType = OptionType::Worker;
+
+    fn read(value: &Value) -> Result<Self, String> {
+        value.as_str().map(|text| Self(text.to_owned())).ok_or_else(|| expected(Self::KIND, value))
     }
 }
 

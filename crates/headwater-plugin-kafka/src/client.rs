@@ -63,7 +63,7 @@ pub(crate) fn consumer(config: &KafkaConfig, group: &str, buffer_bytes: usize, r
     client.set("statistics.interval.ms", "1000");
     client.set("group.id", group);
     if let Some(instance) = &config.instance_id {
-        client.set("group.instance.id", instance);
+        client.set("group.instance.id", &instance.0);
     }
     client.set("enable.auto.commit", "false");
     client.set("enable.auto.offset.store", "false");

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use headwater_core::options::{Duration, OptionType, OptionValue};
+use headwater_core::options::{Duration, OptionType, OptionValue, WorkerText};
 use headwater_core::stream::OnPositionLost;
 use headwater_core::{Error, Result, Secret};
 use serde_json::Value;
@@ -22,8 +22,9 @@ headwater_core::options! {
         schema_registry_username: Option<String> = None,
         /// The password of the schema registry.
         schema_registry_password: Option<Secret> = None,
-        /// A name for this worker that survives restarts: it gets its partitions back without a rebalance.
-        instance_id: Option<String> = None,
+        /// A name for this worker that survives restarts: it gets its partitions back without a rebalance. Each worker
+        /// takes it from its own definitions, such as `${HOSTNAME}`.
+        instance_id: Option<WorkerText> = None,
         /// How long a partition that is taken away waits for what is being written; then it counts as lost.
         revoke_timeout: Duration = Duration(10_000_000),
         /// What a null value means: `ignore` it, or `delete` the entity that the record's key names.

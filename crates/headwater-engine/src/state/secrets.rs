@@ -1,4 +1,4 @@
-//! Keeps secrets out of the registry file.
+//! Keeps secrets out of the registry file, and what each worker says for itself.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use headwater_core::options::{OptionSpec, OptionType};
 use headwater_core::{Error, Registry, Result};
 use serde_json::Value;
 
-/// Stands where a secret was.
+/// Stands where a value was that is not kept.
 const HIDDEN: &str = "***";
 
 /// Words in the names of properties that hold secrets: librdkafka's `sasl.password`, `ssl.key.pem`.
 const SECRET_WORDS: [&str; 8] =
     ["password", "secret", "token", "credential", "private", ".pem", "jaas.config", "oauthbearer.config"];
 
-/// Puts placeholders where secrets are.
+/// Puts placeholders where secrets are, and what is each worker's own.
 pub(super) fn remove(definitions: &mut Definitions, registry: &Registry) {
     for source in &mut definitions.sources {
         let plugin = registry.plugin(&source.plugin);
@@ -35,8 +35,9 @@ pub(super) fn remove(definitions: &mut Definitions, registry: &Registry) {
 
 fn hide(options: &mut BTreeMap<String, Value>, specs: &[OptionSpec]) {
     for (key, value) in options {
-        let secret = specs.iter().any(|spec| spec.name == key && matches!(spec.kind, OptionType::Secret));
-        if secret && !value.is_null() {
+        let kept = |kind| !matches!(kind, OptionType::Secret | OptionType::Worker);
+        let hidden = specs.iter().any(|spec| spec.name == key && !kept(spec.kind));
+        if hidden && !value.is_null() {
             *value = HIDDEN.into();
         }
         match value {
@@ -61,7 +62,7 @@ fn has_password(text: &str) -> bool {
     authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
 }
 
-/// Puts the secrets of `given` where the placeholders are.
+/// Puts the values of `given` where the placeholders are.
 ///
 /// # Errors
 /// `Invalid` where `given` has none.
@@ -80,7 +81,7 @@ pub(super) fn restore(definitions: &mut Definitions, given: &Definitions) -> Res
 fn fill(options: &mut BTreeMap<String, Value>, from: &BTreeMap<String, Value>, what: &str) -> Result<()> {
     let missing = |key: &str| {
         Error::invalid(format!(
-            "the secret `{key}` of {what} is not kept in the registry file, and the definitions no longer give it: apply \
+            "the option `{key}` of {what} is not kept in the registry file, and the definitions no longer give it: apply \
              them"
         ))
     };

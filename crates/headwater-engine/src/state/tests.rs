@@ -367,7 +367,24 @@ fn secrets_stay_out_of_the_file() {
     assert!(!read.differs(&given));
     given.sources.remove(1);
     let message = read.definitions(&given).unwrap_err().to_string();
-    assert!(message.contains("the secret `password` of the source `events`"), "{message}");
+    assert!(message.contains("the option `password` of the source `events`"), "{message}");
+}
+
+#[test]
+fn a_worker_keeps_its_own_name_whoever_applied() {
+    let (mut given, _) = first();
+    let settings = headwater_core::definitions::StreamSettings::new("table").record_format(RecordFormat::json(EVENTS));
+    let kafka = headwater_core::definitions::Source::stream("kafka", "kafka", settings)
+        .option("bootstrap_servers", "localhost:9092")
+        .option("topic", "t")
+        .option("instance_id", "host-1");
+    given = given.source(kafka);
+    let (_, state) = run(None, &given).unwrap();
+    let mut other = given.clone();
+    other.sources[2].options.insert("instance_id".into(), "host-2".into());
+    assert_eq!(state.definitions(&other).unwrap().sources[2].options["instance_id"], "host-2");
+    assert!(!state.differs(&other));
+    assert!(run(Some(&state), &other).unwrap().0.is_empty(), "another worker's name is no change");
 }
 
 #[test]
