@@ -414,6 +414,8 @@ async fn a_stream_made_anew_is_refused() {
     let mut job = Job::new(first.open("polling", &open_context()).unwrap());
     job.live(1, usize::MAX).await.unwrap();
     first.delete().await.unwrap();
+    // Kinesis tells in seconds when a stream was made.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let second = server.create_named(&name, 1).await.unwrap();
     second.put_keyed(vec![("a".into(), b"a:1".to_vec())]).await.unwrap();
     assert_eq!(job.live(2, usize::MAX).await.unwrap_err().kind(), ErrorKind::PositionLost);
