@@ -1,3 +1,7 @@
+use arrow::array::{
+    ArrayRef, BinaryArray, BinaryBuilder, MapBuilder, MapFieldNames, StringBuilder, TimestampMicrosecondArray,
+};
+
 use super::*;
 
 #[test]
@@ -124,6 +128,45 @@ fn lists_and_structs() {
     value("t.place.name", [r#""Wankdorf""#, r#""SBB""#, "null"]);
     value("place['name']", [r#""Wankdorf""#, r#""SBB""#, "null"]);
     value("upper(place.name)", [r#""WANKDORF""#, r#""SBB""#, "null"]);
+}
+
+/// What Kafka shows beside a record: the headers are a map of text to bytes, the key is bytes.
+#[test]
+fn maps_and_bytes_are_read_as_text() {
+    let entry = MapFieldNames { entry: "entries".into(), key: "keys".into(), value: "values".into() };
+    let mut headers = MapBuilder::new(Some(entry), StringBuilder::new(), BinaryBuilder::new());
+    for row in [&[("trace", "t-1"), ("source", "app")][..], &[("trace", "t-2")]] {
+        for (name, value) in row {
+            headers.keys().append_value(name);
+            headers.values().append_value(value);
+        }
+        headers.append(true).unwrap();
+    }
+    headers.append(false).unwrap();
+    let columns: [(_, ArrayRef); 3] = [
+        ("__timestamp", Arc::new(TimestampMicrosecondArray::from(vec![Some(1), None, Some(3)]).with_timezone("UTC"))),
+        ("__key", Arc::new(BinaryArray::from(vec![Some(&b"1001"[..]), Some(b"1002"), None]))),
+        ("__headers", Arc::new(headers.finish())),
+    ];
+    let input = RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap();
+    for (expr, kind, expected) in [
+        ("CAST(__headers['source'] AS VARCHAR)", DataType::Utf8, [r#""app""#, "null", "null"]),
+        ("upper(CAST(t.__headers['trace'] AS STRING))", DataType::Utf8, [r#""T-1""#, r#""T-2""#, "null"]),
+        ("CAST(__key AS VARCHAR)", DataType::Utf8, [r#""1001""#, r#""1002""#, "null"]),
+        ("CAST(CAST(__key AS VARCHAR) AS BIGINT)", DataType::Int64, ["1001", "1002", "null"]),
+        ("__timestamp IS NULL", DataType::Boolean, ["false", "true", "false"]),
+        ("CAST(__timestamp AS BIGINT)", DataType::Int64, ["1", "null", "3"]),
+    ] {
+        let sql = format!("SELECT {expr} AS v FROM t");
+        let planned = SqlTransform::parse(&sql).unwrap().plan(&input.schema());
+        let planned = planned.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        assert_eq!(*planned.output().field(0).data_type(), kind, "{sql}");
+        let rows = planned.apply(&input).unwrap_or_else(|error| panic!("{sql}: {error}")).rows;
+        assert_eq!(json(&rows), expected.map(|value| format!(r#"{{"v":{value}}}"#)), "{sql}");
+    }
+    let filtered = "SELECT __key FROM t WHERE CAST(__headers['source'] AS VARCHAR) = 'app'";
+    let planned = SqlTransform::parse(filtered).unwrap().plan(&input.schema()).unwrap();
+    assert_eq!(planned.apply(&input).unwrap().inputs, Some(UInt32Array::from(vec![0])));
 }
 
 #[test]
