@@ -28,6 +28,9 @@ use headwater_testkit::stream::stream_context;
 
 use server::{Server, Stream, options};
 
+/// How long a reader may say nothing while something is to come.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// The engine's checkpoints and notes.
 #[derive(Debug, Default)]
 struct Ledger {
@@ -96,7 +99,12 @@ impl Job {
     async fn live(&mut self, values: usize, mut events: usize) -> Result<()> {
         let mut reader = self.subscribe().await?;
         while self.processed.len() < values && events > 0 {
-            let event = match reader.next().await {
+            let next = tokio::time::timeout(PATIENCE, reader.next());
+            let next = next.await.unwrap_or_else(|_| {
+                let have = self.processed.len();
+                panic!("nothing came, with {have} of {values} values: {reader:?}, {:?}", self.ledger)
+            });
+            let event = match next {
                 Ok(event) => event,
                 Err(error) if error.is_retryable() => continue,
                 Err(error) => return Err(error),
