@@ -11,36 +11,9 @@ pub const DRIVERS: usize = 500;
 /// The definitions of a project of this name with a stream source `events`: `source` is its block, from `type` on, without
 /// what every stream has.
 pub fn definitions(project: &str, source: &str) -> String {
-    let block: String = source.lines().map(|line| format!("    {line}\n")).collect();
-    format!(
-        r#"
-project: {project}
-registry: data/registry.json
-online_store: {{ type: sqlite, path: data/online.db }}
-offline_store: {{ type: parquet, path: data/offline }}
-entities:
-  - {{ name: driver, join_keys: [driver_id], value_type: int64 }}
-sources:
-  - name: history
-    type: file
-    path: history.parquet
-    timestamp_field: event_timestamp
-    created_timestamp_column: created
-  - name: events
-{block}    timestamp_field: event_timestamp
-    batch_source: history
-    record_format:
-      type: json
-      schema: driver_id bigint, event_timestamp timestamp, created timestamp, trips bigint, rate double
-stream_feature_views:
-  - name: drivers
-    entities: [driver]
-    schema: [{{ name: rate, dtype: float32 }}, {{ name: trips, dtype: int64 }}]
-    online: true
-    offline: true
-    source: events
-"#
-    )
+    let schema = "driver_id bigint, event_timestamp timestamp, created timestamp, trips bigint, rate double";
+    let view = "schema: [{ name: rate, dtype: float32 }, { name: trips, dtype: int64 }]\nonline: true\noffline: true";
+    crate::definitions(project, source, schema, view)
 }
 
 /// An event: its key and its value.

@@ -57,7 +57,8 @@ fn checked(faults: Result<Vec<String>, String>) -> Outcome {
 
 fn doc(context: &Context) -> Outcome {
     let mut command = context.command("cargo");
-    command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    // The features of the lints before, whose checked dependencies it shares.
+    command.args(["doc", "--workspace", "--no-deps", "--all-features"]).env("RUSTDOCFLAGS", "-D warnings");
     context.run(command)
 }
 

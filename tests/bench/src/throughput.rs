@@ -4,11 +4,10 @@ use headwater::ingest::IngestOptions;
 
 use crate::Options;
 use crate::measure::{Stretch, peak_mb};
-use crate::project::{definitions, kafka, project};
+use crate::project::{kafka, newest, project};
 
 pub(crate) async fn run(options: &Options) {
-    let definitions = definitions(&kafka(options.text("topic")), true, true);
-    let (_folder, store) = project(&definitions).await;
+    let (_folder, store) = project(&newest(&kafka(options.text("topic")), true, true)).await;
     let stretch = Stretch::begin();
     let rows = ingest(&store).await;
     let cost = stretch.end();

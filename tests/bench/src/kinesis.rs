@@ -78,7 +78,7 @@ impl Kinesis {
     /// The stream as a source. The plugin takes its credentials from the environment.
     pub(crate) fn source(&self, consumer: &str) -> String {
         format!(
-            "    type: kinesis\n    stream_name: {}\n    region: eu-west-1\n    endpoint_url: {}\n    consumer: {consumer}",
+            "type: kinesis\nstream_name: {}\nregion: eu-west-1\nendpoint_url: {}\nconsumer: {consumer}",
             self.stream, self.endpoint
         )
     }

@@ -57,7 +57,7 @@ pub(crate) async fn kinesis(options: &Options) {
 /// The whole path, into a view that keeps nothing.
 #[allow(clippy::cast_precision_loss)] // Nobody counts so far.
 async fn ours(source: &str, count: usize) -> Cost {
-    let (_folder, store) = project::project(&project::definitions(source, false, false)).await;
+    let (_folder, store) = project::project(&project::newest(source, false, false)).await;
     let stretch = Stretch::begin();
     let rows = ingest(&store).await;
     let cost = stretch.end();

@@ -1,4 +1,4 @@
-//! Benchmarks of streams, run by hand; each prints one line of JSON. See `tests/README.md`.
+//! Benchmarks of streams and windows, run by hand; each prints one line of JSON. See `tests/README.md`.
 
 // A benchmark ends at the first thing that goes wrong.
 #![allow(clippy::unwrap_used)]
@@ -10,11 +10,12 @@ mod measure;
 mod project;
 mod source;
 mod throughput;
+mod windows;
 
 use std::collections::BTreeMap;
 
 const USAGE: &str = "\
-Usage: stream-bench WHAT [--OPTION VALUE …]
+Usage: headwater-bench WHAT [--OPTION VALUE …]
 
   fill        --topic T [--records 2000000] [--keys 100000] [--partitions 4] [--seed 1]
               makes a topic of driver records, 176 bytes of JSON each, event times over a day, 1 % of them late
@@ -24,8 +25,11 @@ Usage: stream-bench WHAT [--OPTION VALUE …]
               of a Kafka topic, or of a Kinesis stream, by polling
   latency     --source kafka|polling|fan_out [--rate 1000] [--seconds 40] [--keys 100000] [--linger-ms 0] [--shards 4]
               from a record that is sent to its value that is read online
+  windows     [--topic T | --records 1000000] [--keys 100000] [--reads 20000]
+              through a view with ten windows to the online store, from a topic or from a file that is made for it; then
+              reads of all ten features of one entity
 
-Kafka is that of KAFKA_BOOTSTRAP_SERVERS; `cargo xtask servers` starts one. Kinesis is an emulator in a process of its own;
+CPU seconds are those of this process, user and system. Kafka is that of KAFKA_BOOTSTRAP_SERVERS; `cargo xtask servers` starts one. Kinesis is an emulator in a process of its own;
 give the plugin any credentials: AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test.
 ";
 
@@ -76,6 +80,7 @@ fn main() {
         "source" if options.has("topic") => source::kafka(&options, &runtime),
         "source" => runtime.block_on(source::kinesis(&options)),
         "serve" => runtime.block_on(kinesis::serve()),
+        "windows" => runtime.block_on(windows::run(&options)),
         "latency" => runtime.block_on(latency::run(&options)),
         _ => {
             eprint!("{USAGE}");

@@ -17,7 +17,7 @@ use crate::Options;
 use crate::fill;
 use crate::kinesis::Kinesis;
 use crate::measure::Stretch;
-use crate::project::{Driver, definitions, kafka, project};
+use crate::project::{Driver, kafka, newest, project};
 
 /// Nothing is probed before: connections are made, caches fill.
 const WARM_UP: Duration = Duration::from_secs(10);
@@ -59,7 +59,7 @@ pub(crate) async fn run(options: &Options) {
             client.set("bootstrap.servers", crate::servers());
             client.set("linger.ms", options.number("linger-ms", 0).to_string());
             let producer: BaseProducer = client.create().unwrap();
-            let (_folder, store) = project(&definitions(&kafka(&topic), true, true)).await;
+            let (_folder, store) = project(&newest(&kafka(&topic), true, true)).await;
             let send = move |driver: &Driver| {
                 let (key, value) = (driver.id.to_string(), driver.json());
                 producer.send(BaseRecord::to(&topic).key(&key).payload(&value)).map_err(|(error, _)| error).unwrap();
@@ -73,7 +73,7 @@ pub(crate) async fn run(options: &Options) {
         consumer @ ("polling" | "fan_out") => {
             let kinesis = Kinesis::start(options.number("shards", 4)).await;
             let (writer, handle) = (kinesis.writer(), tokio::runtime::Handle::current());
-            let (_folder, store) = project(&definitions(&kinesis.source(consumer), true, true)).await;
+            let (_folder, store) = project(&newest(&kinesis.source(consumer), true, true)).await;
             let mut drivers = Vec::new();
             let send = move |driver: &Driver| {
                 drivers.push(*driver);
