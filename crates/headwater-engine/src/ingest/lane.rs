@@ -17,6 +17,7 @@ use super::dead::{DeadLetter, Undertaker};
 use super::status::{Counts, LagStatus};
 use super::tombstones;
 use super::windows::WindowLane;
+use super::write::Packed;
 use crate::rows::{RowEncoder, values_table};
 use crate::view::{View, ViewRows};
 
@@ -53,6 +54,8 @@ pub(super) struct Lane {
     pub(super) threshold: Option<Micros>,
     pub(super) late: LateEvents,
     pub(super) splits: BTreeMap<SplitId, SplitState>,
+    /// Rows that are ready for the online store; none of a windowed view.
+    pub(super) packed: BTreeMap<SplitId, Packed>,
     /// Of a windowed view that is served: its window rows.
     pub(super) windows: Option<WindowLane>,
 }
@@ -64,7 +67,7 @@ pub(super) struct SplitState {
     pub(super) from: Position,
     /// Rows up to here were looked at: the lowest of the next two.
     pub(super) judged: Position,
-    /// Rows up to here are in the online store, or in `pending` on their way to it.
+    /// Rows up to here are in the online store, or on their way to it: in `pending`, absorbed, or being written.
     pub(super) stored: Position,
     /// Rows up to here are in the log, or in `buffer` on their way to it.
     pub(super) logged: Position,
@@ -85,11 +88,13 @@ pub(super) struct SplitState {
     /// The source has said that no more will come.
     pub(super) ended: bool,
     pub(super) ended_saved: bool,
-    /// Rows for the online store.
+    /// Rows for the online store that are not absorbed yet.
     pub(super) pending: Vec<Piece>,
     /// Rows for the log.
     pub(super) buffer: Vec<Piece>,
     pub(super) buffer_bytes: usize,
+    /// What the piece takes that is being published; zero where none is.
+    pub(super) publishing_bytes: usize,
     /// Since when there is something for the log.
     pub(super) buffer_since: Option<Instant>,
     pub(super) dead: Vec<DeadLetter>,
@@ -144,6 +149,7 @@ impl SplitState {
             pending: Vec::new(),
             buffer: Vec::new(),
             buffer_bytes: 0,
+            publishing_bytes: 0,
             buffer_since: None,
             dead: Vec::new(),
             dead_since: None,
@@ -179,6 +185,16 @@ impl SplitState {
         self.ended_saved = checkpoint.ended;
     }
 
+    /// Whether a piece of its log is being published.
+    pub(super) fn is_publishing(&self) -> bool {
+        self.publishing_bytes > 0
+    }
+
+    /// What its dead letters take, roughly.
+    pub(super) fn dead_bytes(&self) -> usize {
+        self.dead.iter().map(|letter| letter.raw.len() + letter.metadata.len() + 256).sum()
+    }
+
     /// Up to where everything of it is durable.
     pub(super) fn durable(&self, view: &View) -> Position {
         if view.offline { self.saved.clone().min(self.log_end.clone()) } else { self.saved.clone() }
@@ -195,6 +211,7 @@ impl Lane {
             threshold: None,
             late: LateEvents::Accept,
             splits: BTreeMap::new(),
+            packed: BTreeMap::new(),
             windows: (view.windows.is_some() && view.online).then(WindowLane::default),
         })
     }

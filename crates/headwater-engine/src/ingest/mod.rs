@@ -12,9 +12,10 @@
 //!   begins at the lowest of them, store and log each skip what they have. What is committed to the source only mirrors
 //!   them.
 //!
-//! A micro-batch is written as soon as there are records. The store is synced, and checkpoints are written, at most once
-//! a second; pieces of logs are published by size or after a minute. Between reader and writer lies a queue bounded in
-//! bytes; where a store stalls, the reader is not called, and memory stays bounded.
+//! A micro-batch is written as soon as there are records, [one after the other](write). The store is synced, and
+//! checkpoints are written, at most once a second, beside what goes on: they speak of a cut, which was taken when a write
+//! began that has landed since. Pieces of logs are [published](publish) by size or after a minute. Between reader and
+//! writer lies a queue bounded in bytes; where a store stalls, the reader is not called, and memory stays bounded.
 //!
 //! # Groups
 //!
@@ -34,6 +35,7 @@ mod json;
 mod lane;
 #[cfg(feature = "protobuf")]
 mod protobuf;
+mod publish;
 mod replay;
 mod retry;
 mod sink;
@@ -43,6 +45,7 @@ mod tombstones;
 mod transform;
 pub(crate) mod windows;
 mod worker;
+mod write;
 
 #[cfg(test)]
 mod tests;
@@ -79,8 +82,10 @@ pub struct Tuning {
     pub queue_bytes: usize,
     /// The most records in a batch of a reader.
     pub batch_records: usize,
-    /// The most rows in a micro-batch; one batch may exceed it alone.
+    /// The most rows that a micro-batch is made of; one batch of the reader may exceed it alone.
     pub micro_batch_rows: usize,
+    /// The most that rows of newest values take in memory while those before them are being written.
+    pub packed_bytes: usize,
     /// A piece of a log is published when it has grown to this.
     pub log_piece_bytes: usize,
     /// The most that all logs of a job together keep in memory.
@@ -108,12 +113,13 @@ impl Default for Tuning {
         Self {
             queue_bytes: 16 << 20,
             batch_records: 8_192,
-            micro_batch_rows: 32_768,
-            log_piece_bytes: 32 << 20,
-            log_buffer_bytes: 128 << 20,
+            micro_batch_rows: 262_144,
+            packed_bytes: 24 << 20,
+            log_piece_bytes: 16 << 20,
+            log_buffer_bytes: 48 << 20,
             log_interval: Duration::from_secs(60),
             dead_letter_interval: Duration::from_secs(5),
-            window_cache_bytes: 64 << 20,
+            window_cache_bytes: 160 << 20,
             build_lease: Duration::from_secs(10),
             sync_interval: Duration::from_secs(1),
             stop_timeout: Duration::from_secs(25),

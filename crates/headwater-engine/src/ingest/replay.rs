@@ -144,8 +144,7 @@ async fn replay_view(
         let good = positions.filter(|position| !failed.contains(position)).collect::<Vec<_>>();
         run.mark(project, view, &good).await?;
         sink.accept(prepared)?;
-        sink.flush().await?;
-        sink.sync(true).await?;
+        sink.sync().await?;
         done.brought_in += good.len() as u64;
         done.failed += failed.len() as u64;
         rest = after;

@@ -5,8 +5,9 @@
 //! └────────────── reading task ────────────────┘                                └────── writing task ──────┘
 //! ```
 //!
-//! The writing task takes whatever waits in the queue as one micro-batch: a record that comes alone is written at once,
-//! and under load batches grow by themselves.
+//! The writing task takes whatever waits in the queue, and [one write](super::write) after the other holds what came while
+//! the one before was under way: a record that comes alone is written at once, and under load micro-batches grow by
+//! themselves.
 
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -35,6 +36,9 @@ use super::{Tuning, blocking, tombstones, windows};
 use crate::project::Project;
 use crate::rows::Serving;
 use crate::view::View;
+
+/// Rows that are absorbed at once: enough to keep a core busy for some milliseconds.
+const ABSORBED_ROWS: usize = 32_768;
 
 /// Views that are read together.
 #[derive(Debug)]
@@ -435,12 +439,23 @@ impl Writer {
         let mut next_sync = Instant::now() + interval;
         let mut next = None;
         loop {
+            let has_room = self.sink.has_room();
             let item = match next.take() {
                 Some(item) => Some(item),
                 None => tokio::select! {
-                    item = queue.recv() => item,
+                    settled = self.sink.settled() => {
+                        settled?;
+                        if !self.sink.is_writing() {
+                            if self.sink.cut.is_some() {
+                                self.sync_cut().await?;
+                            }
+                            self.sink.write().await?;
+                        }
+                        continue;
+                    }
+                    item = queue.recv(), if has_room => item,
                     () = sleep_until(next_sync) => {
-                        self.sync(false).await?;
+                        self.sync_soon().await?;
                         next_sync = Instant::now() + interval;
                         continue;
                     }
@@ -451,8 +466,8 @@ impl Writer {
                 Some(Item::Batch(prepared, permit)) => {
                     let mut permits = vec![permit];
                     let mut rows = self.accept(prepared)?;
-                    // The micro-batch is whatever waits, within reason.
-                    while rows < self.group.tuning.micro_batch_rows {
+                    // Whatever waits, within reason.
+                    while rows < ABSORBED_ROWS.min(self.group.tuning.micro_batch_rows) {
                         match queue.try_recv() {
                             Ok(Item::Batch(prepared, permit)) => {
                                 rows += self.accept(prepared)?;
@@ -465,15 +480,19 @@ impl Writer {
                             Err(_) => break,
                         }
                     }
-                    self.sink.flush().await?;
+                    self.sink.absorb().await?;
+                    self.sink.write().await?;
                 }
                 Some(Item::Assigned(splits, done)) => {
+                    // What an earlier turn of these splits has begun to write is to be seen.
+                    self.sink.flush().await?;
+                    self.sink.settle_logs().await?;
                     self.sink.assign(&splits).await?;
                     let _ = done.send(());
                 }
                 Some(Item::Revoked { splits, publish, done }) => {
                     if publish {
-                        self.sync(true).await?;
+                        self.sync().await?;
                     }
                     self.sink.forget(&splits);
                     let _ = done.send(());
@@ -485,14 +504,17 @@ impl Writer {
                     }
                 }
             }
-            if Instant::now() >= next_sync || self.sink.is_full() {
-                self.sync(false).await?;
+            if self.sink.logs_are_large() {
+                self.sink.start_publishing()?;
+            }
+            if Instant::now() >= next_sync || self.sink.dead_letters_are_large() {
+                self.sync_soon().await?;
                 next_sync = Instant::now() + interval;
             } else {
                 self.look_around(false).await?;
             }
         }
-        let commits = self.sink.sync(true).await?;
+        let commits = self.sink.sync().await?;
         self.commits.add(commits);
         // Who was not told to stop does what it has begun.
         while !self.building.is_empty() && !*self.stop.borrow() {
@@ -500,7 +522,7 @@ impl Writer {
                 Some(built) = self.building.join_next() => finished(built)?,
                 () = told_to(&mut self.stop) => {}
             }
-            self.sink.sync(true).await?;
+            self.sink.sync().await?;
         }
         Ok(())
     }
@@ -519,13 +541,33 @@ impl Writer {
         }
     }
 
-    async fn sync(&mut self, all: bool) -> Result<()> {
+    /// Takes a cut with the next write, and has it saved when that has landed.
+    async fn sync_soon(&mut self) -> Result<()> {
+        self.sink.cut_is_due = true;
+        self.sink.write().await?;
+        // Nothing was to be written: the cut speaks of what is written already.
+        if self.sink.is_writing() { Ok(()) } else { self.sync_cut().await }
+    }
+
+    async fn sync_cut(&mut self) -> Result<()> {
+        self.look_at_builds()?;
+        let commits = self.sink.sync_cut().await?;
+        self.commits.add(commits);
+        self.look_around(true).await
+    }
+
+    async fn sync(&mut self) -> Result<()> {
+        self.look_at_builds()?;
+        let commits = self.sink.sync().await?;
+        self.commits.add(commits);
+        self.look_around(true).await
+    }
+
+    fn look_at_builds(&mut self) -> Result<()> {
         while let Some(built) = self.building.try_join_next() {
             finished(built)?;
         }
-        let commits = self.sink.sync(all).await?;
-        self.commits.add(commits);
-        self.look_around(true).await
+        Ok(())
     }
 
     /// Looks whether all that was to be reached is. Splits of other workers only show in the checkpoints: those are
@@ -544,6 +586,7 @@ impl Writer {
             self.arrived.send_replace(Some(Outcome::Finished));
             return Ok(());
         }
+        self.sink.flush().await?;
         self.sink.sync_online().await?;
         serve(&self.group).await?;
         if self.group.joins {

@@ -189,6 +189,7 @@ async fn a_stalled_store_bounds_what_is_read() {
     let (open, gate) = watch::channel(false);
     world.online = Arc::new(Gate { inner: Arc::clone(&world.online), open: gate, broken: false });
     world.options.tuning.queue_bytes = 64 << 10;
+    world.options.tuning.micro_batch_rows = 1_000;
     world.options.tuning.batch_records = 50;
     let mut job = world.start().await;
     // It reads until the queue is full, and then nothing more.

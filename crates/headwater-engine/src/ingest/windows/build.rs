@@ -119,7 +119,7 @@ impl Build<'_> {
             if view.offline {
                 bases = self.log(&mut writer, &mut built, &mut progress).await?;
             }
-            built.written += writer.flush(self.calls).await?.rows;
+            built.written += writer.flush(self.calls).await?;
         }
         self.calls.sync().await?;
         lease.check().await?;
@@ -150,9 +150,9 @@ impl Build<'_> {
         };
         while let Some(scanned) = batch.next().await? {
             if let Scanned::Rows(rows) = scanned {
-                writer.take(self.calls, rows, None).await?;
+                writer.take(self.calls, vec![(rows, None)]).await?;
                 if writer.is_full() {
-                    built.written += writer.flush(self.calls).await?.rows;
+                    built.written += writer.flush(self.calls).await?;
                 }
             }
             progress.now = BuildProgress { done: batch.done as u64, total: batch.total() as u64, rows: batch.read };
@@ -182,9 +182,9 @@ impl Build<'_> {
         let mut rows = LogRows::open(project, view, built.epoch.log_from, ranges.collect()).await?;
         let before = progress.now;
         while let Some((split, some)) = rows.next().await? {
-            writer.take(self.calls, some, (!over.contains(&split)).then_some(&split)).await?;
+            writer.take(self.calls, vec![(some, (!over.contains(&split)).then_some(&split))]).await?;
             if writer.is_full() {
-                built.written += writer.flush(self.calls).await?.rows;
+                built.written += writer.flush(self.calls).await?;
             }
             progress.now = BuildProgress {
                 done: before.done + rows.done as u64,
@@ -281,7 +281,7 @@ async fn try_catch_up(
     if !missing.is_empty() {
         let mut rows = LogRows::open(project, view, epoch.log_from, missing).await?;
         while let Some((split, some)) = rows.next().await? {
-            writer.take(calls, some, Some(&split)).await?;
+            writer.take(calls, vec![(some, Some(&split))]).await?;
             if writer.is_full() {
                 writer.flush(calls).await?;
             }

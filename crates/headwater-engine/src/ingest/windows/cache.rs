@@ -20,8 +20,10 @@ pub(super) struct Slot {
     pub(super) state: State,
     /// The store may hold an older row that this one is to go on from.
     pub(super) unknown: bool,
-    /// It is newer than what the store holds.
-    pub(super) dirty: bool,
+    /// It is newer than what was last given away to be written.
+    changed: bool,
+    /// The last write that it was given away with.
+    write: u64,
     /// What it was complete up to when the present rows came.
     pub(super) before: Position,
     /// The last of the present rows that it took.
@@ -37,6 +39,10 @@ pub(super) struct Cache {
     slots: Vec<Slot>,
     places: HashTable<usize>,
     bytes: usize,
+    /// What rows take that the store does not have: nothing of it can be let go of.
+    pinned: usize,
+    landed: u64,
+    changed: usize,
     turn: u64,
     hand: usize,
 }
@@ -78,7 +84,8 @@ impl Cache {
             key: Bytes::copy_from_slice(key),
             state: State::new(),
             unknown,
-            dirty: false,
+            changed: false,
+            write: 0,
             before: Position::START,
             last: None,
             used: turn,
@@ -93,27 +100,59 @@ impl Cache {
         self.slots.get_mut(place)
     }
 
-    pub(super) fn slots(&mut self) -> impl Iterator<Item = &mut Slot> {
-        self.slots.iter_mut()
-    }
-
-    /// Measures a row again.
-    pub(super) fn measure(&mut self, place: usize) {
+    /// Looks at a row that this turn's rows were brought into, if there were any: measures it, and counts it as changed.
+    pub(super) fn settle(&mut self, place: usize) {
         if let Some(slot) = self.slots.get_mut(place) {
             let bytes = OVERHEAD + slot.key.len() + slot.state.bytes();
             self.bytes = (self.bytes + bytes).saturating_sub(slot.bytes);
+            if slot.changed || slot.write > self.landed {
+                self.pinned = (self.pinned + bytes).saturating_sub(slot.bytes);
+            } else if slot.last.is_some() {
+                self.pinned += bytes;
+            }
             slot.bytes = bytes;
+            if slot.last.is_some() && !slot.changed {
+                slot.changed = true;
+                self.changed += 1;
+            }
         }
+    }
+
+    /// How many rows have changed since they were last given away.
+    pub(super) fn changed(&self) -> usize {
+        self.changed
+    }
+
+    /// Gives away the rows that have changed, to be written with the write of this number.
+    pub(super) fn take_changed(&mut self, number: u64, mut give: impl FnMut(&Slot)) {
+        for slot in self.slots.iter_mut().filter(|slot| slot.changed) {
+            slot.changed = false;
+            slot.write = number;
+            give(slot);
+        }
+        self.changed = 0;
     }
 
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }
 
+    /// What rows take that the store does not have.
+    pub(super) fn pinned(&self) -> usize {
+        self.pinned
+    }
+
+    /// The store has what was given away up to this write.
+    pub(super) fn landed(&mut self, number: u64) {
+        self.landed = number;
+        let pinned = self.slots.iter().filter(|slot| slot.changed || slot.write > number);
+        self.pinned = pinned.map(|slot| slot.bytes).sum();
+    }
+
     /// Lets go of rows that the store has too until no more than `budget` is taken: first of those that were not asked
     /// for in this turn.
     pub(super) fn shrink(&mut self, budget: usize) {
-        if self.bytes <= budget {
+        if self.bytes <= budget || self.bytes == self.pinned {
             return;
         }
         // Some room, so that not every turn has to look.
@@ -126,7 +165,12 @@ impl Cache {
                     self.hand = 0;
                 }
                 match self.slots.get(self.hand) {
-                    Some(slot) if !(slot.dirty || slot.unknown || sparing && slot.used == self.turn) => {
+                    Some(slot)
+                        if !(slot.changed
+                            || slot.write > self.landed
+                            || slot.unknown
+                            || sparing && slot.used == self.turn) =>
+                    {
                         self.remove(self.hand);
                     }
                     _ => self.hand += 1,
@@ -156,15 +200,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_found_again_and_shrinking_keeps_what_is_dirty() {
+    fn places_are_found_again_and_shrinking_keeps_what_the_store_lacks() {
         let mut cache = Cache::default();
         cache.turn();
         for key in 0..100_u32 {
             let (place, first) = cache.place(&key.to_be_bytes(), false);
             assert!(first);
-            cache.measure(place);
-            cache.slot(place).unwrap().dirty = key % 10 == 0;
+            cache.slot(place).unwrap().last = (key % 10 == 0).then_some(0);
+            cache.settle(place);
         }
+        assert_eq!(cache.changed(), 10);
         assert!(!cache.place(&5_u32.to_be_bytes(), false).1, "the second time in one turn");
         let full = cache.bytes();
         cache.turn();
@@ -180,7 +225,16 @@ mod tests {
             assert_eq!(cache.slot(place).unwrap().key.as_ref(), key.to_be_bytes());
         }
         cache.shrink(0);
-        assert_eq!(cache.slots.len(), 10);
-        assert_eq!(cache.places.len(), 10);
+        assert_eq!(cache.pinned(), cache.bytes());
+        assert_eq!((cache.slots.len(), cache.places.len()), (10, 10));
+        let mut given = 0;
+        cache.take_changed(1, |_| given += 1);
+        assert_eq!((given, cache.changed()), (10, 0));
+        cache.shrink(0);
+        assert_eq!(cache.slots.len(), 10, "their write is under way");
+        cache.landed(1);
+        assert_eq!(cache.pinned(), 0);
+        cache.shrink(0);
+        assert_eq!((cache.slots.len(), cache.places.len(), cache.bytes()), (0, 0, 0));
     }
 }

@@ -7,12 +7,12 @@ use headwater_core::{Micros, Position, Result, SplitId};
 
 use super::build::{catch_up, catch_up_here, remove_outdated};
 use super::history::Ranges;
-use super::writer::Writer;
+use super::writer::{Changed, Writer};
 use super::{Calls, fingerprint, has_columns, load};
 use crate::ingest::checkpoint::{self, Checkpoint};
 use crate::ingest::lane::Piece;
 use crate::ingest::retry::retry;
-use crate::ingest::sink::Sink;
+use crate::ingest::sink::{Cut, Sink};
 use crate::view::View;
 use crate::windows::epoch::{EpochEntry, EpochState, Epochs, SplitProgress};
 
@@ -39,26 +39,43 @@ impl WindowLane {
         self.epochs.last().and_then(|live| live.writer.epoch.log_from)
     }
 
-    /// Brings rows of one split to all epochs.
-    pub(in crate::ingest) async fn take(&mut self, calls: &Calls, split: &SplitId, piece: &Piece) -> Result<u64> {
+    /// Brings rows to all epochs, those of each split in one piece. Gives back how often the store had to be asked again.
+    pub(in crate::ingest) async fn take(&mut self, calls: &Calls, pieces: &[(SplitId, Piece)]) -> Result<u64> {
         let mut retries = 0;
         for live in &mut self.epochs {
-            let fresh = match live.bases.get(split) {
-                Some(base) => piece.after(base),
-                None => piece.clone(),
-            };
-            retries += live.writer.take(calls, fresh.into_view_rows(split), Some(split)).await?;
+            let rows = pieces.iter().map(|(split, piece)| {
+                let fresh = match live.bases.get(split) {
+                    Some(base) => piece.after(base),
+                    None => piece.clone(),
+                };
+                (fresh.into_view_rows(split), Some(split))
+            });
+            retries += live.writer.take(calls, rows.collect()).await?;
         }
         Ok(retries)
     }
 
-    /// Writes what was taken.
-    pub(in crate::ingest) async fn flush(&mut self, calls: &Calls) -> Result<u64> {
-        let mut retries = 0;
+    /// What is to be written of what was taken.
+    pub(in crate::ingest) async fn changed(&mut self) -> Result<Vec<Changed>> {
+        let mut changed = Vec::new();
         for live in &mut self.epochs {
-            retries += live.writer.flush(calls).await?.retries;
+            changed.extend(live.writer.changed().await?);
         }
-        Ok(retries)
+        Ok(changed)
+    }
+
+    /// These writes of these epochs are in the store.
+    pub(in crate::ingest) fn landed(&mut self, epochs: &[(String, u64)]) {
+        for live in &mut self.epochs {
+            if let Some((_, number)) = epochs.iter().find(|(epoch, _)| *epoch == live.writer.epoch.id) {
+                live.writer.landed(*number);
+            }
+        }
+    }
+
+    /// Whether rows that the store does not have take all that may lie in memory.
+    pub(in crate::ingest) fn must_be_written(&self) -> bool {
+        self.epochs.iter().any(|live| live.writer.must_be_written())
     }
 
     /// Forgets splits.
@@ -157,8 +174,10 @@ impl Sink {
     }
 
     /// Looks what has become of the epochs: takes up new ones, from where this worker is, makes those serve that have
-    /// caught up everywhere, and removes those that are over. Everything that was accepted is written.
-    pub(in crate::ingest) async fn look_at_epochs(&mut self) -> Result<()> {
+    /// caught up everywhere, and removes those that are over. No write is under way. Says whether it has written all that
+    /// was accepted, which it does to take up an epoch.
+    pub(in crate::ingest) async fn look_at_epochs(&mut self) -> Result<bool> {
+        let mut flushed = false;
         for index in self.windowed() {
             let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { continue };
             let mut epochs = self.epochs_of(&view).await?;
@@ -167,7 +186,9 @@ impl Sink {
             let new =
                 view.offline && known.is_some_and(|known| wanted(&view, &epochs).any(|entry| !known.knows(entry)));
             if new {
-                self.publish_logs(true).await?;
+                self.flush().await?;
+                flushed = true;
+                self.publish_logs().await?;
                 self.take_up(index, &view, &epochs).await?;
                 epochs = self.epochs_of(&view).await?;
             } else {
@@ -177,7 +198,7 @@ impl Sink {
             let remove = || remove_outdated(&self.project, &view, GRACE);
             retry("online store", self.tuning.pauses(), &self.board, remove).await?;
         }
-        Ok(())
+        Ok(flushed)
     }
 
     /// Brings epochs that are new to this worker up to where it is. Its log is published up to there.
@@ -252,14 +273,13 @@ impl Sink {
     }
 
     /// Says how far the epochs of a lane have splits of which these checkpoints are to be written: never less than those.
-    pub(in crate::ingest) async fn note_progress(&self, written: &[(usize, SplitId, Checkpoint)]) -> Result<()> {
+    pub(in crate::ingest) async fn note_progress(&self, cut: &[Cut]) -> Result<()> {
         let (project, pauses) = (self.project.as_ref(), self.tuning.pauses());
         let (online, name) = (project.online.as_ref(), &project.definitions.project);
         for index in self.windowed() {
             let Some(lane) = self.lanes.get(index) else { continue };
-            let of_lane = written.iter().filter(|(of, ..)| *of == index);
-            let done = of_lane.map(|(_, split, checkpoint)| {
-                (split.clone(), SplitProgress { through: checkpoint.through.clone(), caught_up: true })
+            let done = cut.iter().filter(|cut| cut.lane == index).map(|cut| {
+                (cut.split.clone(), SplitProgress { through: cut.checkpoint.through.clone(), caught_up: true })
             });
             let done = done.collect::<Vec<_>>();
             for live in lane.windows.iter().flat_map(|windows| &windows.epochs) {

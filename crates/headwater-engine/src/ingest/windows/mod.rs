@@ -32,6 +32,7 @@ use crate::windows::epoch::{self, Epoch, EpochEntry, EpochState, Epochs};
 pub(crate) use build::{Build, LogFrom, catch_up_here, remove_outdated};
 pub(super) use build::{build_for_job, prepare};
 pub(super) use lanes::WindowLane;
+pub(super) use writer::Changed;
 
 /// How the online store is called: again and again where a job does it, once where a command does.
 #[derive(Debug, Clone)]

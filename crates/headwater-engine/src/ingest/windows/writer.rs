@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use bytes::Bytes;
+use futures::future::try_join_all;
 use headwater_core::online::OnlineRow;
 use headwater_core::version::encode_version;
 use headwater_core::{Error, Micros, Position, Result, SplitId};
@@ -39,13 +40,31 @@ pub(crate) struct Writer {
     caches: BTreeMap<Option<SplitId>, Cache>,
     /// Nothing lies in the table that is not in the cache.
     fresh: bool,
+    /// How many writes there were.
+    writes: u64,
 }
 
-/// What a flush has done.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Flushed {
-    pub(crate) rows: u64,
-    pub(crate) retries: u64,
+/// Rows to be written.
+#[derive(Debug)]
+pub(in crate::ingest) struct Changed {
+    /// The epoch.
+    pub(in crate::ingest) epoch: String,
+    /// Which of the epoch's writes this is.
+    pub(in crate::ingest) number: u64,
+    table: String,
+    rows: Vec<OnlineRow>,
+}
+
+impl Changed {
+    /// Writes them; readable when this returns. Gives back how often it had to be tried again.
+    pub(in crate::ingest) async fn put(self, calls: &Calls) -> Result<u64> {
+        let mut retries = 0;
+        let mut rows = self.rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            retries += calls.put(&self.table, rows.by_ref().take(PUT_ROWS).collect()).await?;
+        }
+        Ok(retries)
+    }
 }
 
 /// What a step on another thread needs and gives back.
@@ -74,28 +93,45 @@ impl Writer {
             budget,
             caches: BTreeMap::new(),
             fresh,
+            writes: 0,
         })
     }
 
-    /// Takes rows: of a split of the stream in order of their positions, or (`None`) such as count towards the batch row,
-    /// each of them once. Nothing is written before [`Writer::flush`].
+    /// Takes rows: of splits of the stream in order of their positions, or (`None`) such as count towards the batch row,
+    /// each of them once. What is of one split comes in one piece; splits are worked on side by side. Nothing is written
+    /// by it.
     ///
     /// # Errors
-    /// The store's; `Corrupt` and `FormatVersion` for rows that cannot be read.
-    pub(crate) async fn take(&mut self, calls: &Calls, rows: ViewRows, into: Option<&SplitId>) -> Result<u64> {
-        if rows.rows.num_rows() == 0 {
-            return Ok(0);
+    /// The store's; `Corrupt` and `FormatVersion` for rows that cannot be read. The rows in memory are lost then.
+    pub(crate) async fn take(&mut self, calls: &Calls, pieces: Vec<(ViewRows, Option<&SplitId>)>) -> Result<u64> {
+        let pieces = pieces.into_iter().filter(|(rows, _)| rows.rows.num_rows() > 0);
+        let pieces = pieces.map(|(rows, into)| {
+            let into = into.cloned();
+            let cache = self.caches.remove(&into).unwrap_or_default();
+            (rows, into, cache)
+        });
+        let pieces = pieces.collect::<Vec<_>>();
+        let taken = try_join_all(pieces.into_iter().map(|(rows, into, cache)| self.bring_in(calls, rows, into, cache)));
+        let mut retries = 0;
+        for (into, cache, again) in taken.await? {
+            self.caches.insert(into, cache);
+            retries += again;
         }
-        let into = into.cloned();
+        self.shrink();
+        Ok(retries)
+    }
+
+    /// Brings rows of one split into its rows in memory.
+    async fn bring_in(
+        &self,
+        calls: &Calls,
+        rows: ViewRows,
+        into: Option<SplitId>,
+        cache: Cache,
+    ) -> Result<(Option<SplitId>, Cache, u64)> {
         let (view, layout, log_from) = (Arc::clone(&self.view), Arc::clone(&self.layout), self.epoch.log_from);
         let small = rows.rows.num_rows() <= INLINE_ROWS;
-        let step = Step {
-            rows: Arc::new(rows),
-            cache: self.caches.remove(&into).unwrap_or_default(),
-            places: Vec::new(),
-            unknown: Vec::new(),
-            asked: Vec::new(),
-        };
+        let step = Step { rows: Arc::new(rows), cache, places: Vec::new(), unknown: Vec::new(), asked: Vec::new() };
         let (split, fresh) = (into.clone(), self.fresh);
         let place = move || step.place(&view, split.as_ref(), log_from, fresh);
         let mut step = if small { place()? } else { blocking(place).await? };
@@ -124,8 +160,7 @@ impl Writer {
         let guarded = into.is_some();
         let update = move || step.update(&view, &layout, guarded);
         let cache = if small { update()? } else { blocking(update).await? };
-        self.caches.insert(into, cache);
-        Ok(retries)
+        Ok((into, cache, retries))
     }
 
     /// Whether more lies in memory than should.
@@ -133,40 +168,69 @@ impl Writer {
         self.caches.values().map(Cache::bytes).sum::<usize>() > self.budget
     }
 
-    /// Writes what has changed; readable when this returns.
+    /// Whether rows that the store does not have take all that may lie in memory.
+    pub(super) fn must_be_written(&self) -> bool {
+        self.caches.values().map(Cache::pinned).sum::<usize>() > self.budget
+    }
+
+    /// What has changed since the last call, to be written: until [`Writer::landed`] is told so, the rows stay in memory.
     ///
     /// # Errors
-    /// The store's.
-    pub(crate) async fn flush(&mut self, calls: &Calls) -> Result<Flushed> {
-        let layout = Arc::clone(&self.layout);
+    /// None of the rows' own.
+    pub(super) async fn changed(&mut self) -> Result<Option<Changed>> {
+        let count = self.caches.values().map(Cache::changed).sum::<usize>();
+        if count == 0 {
+            return Ok(None);
+        }
+        self.writes += 1;
+        let (layout, number) = (Arc::clone(&self.layout), self.writes);
         let mut caches = std::mem::take(&mut self.caches);
-        let changed = caches.values_mut().flat_map(Cache::slots).filter(|slot| slot.dirty).count();
         let encode = move || {
-            let mut rows = Vec::with_capacity(changed);
-            for slot in caches.values_mut().flat_map(Cache::slots).filter(|slot| slot.dirty) {
-                slot.dirty = false;
-                rows.push(OnlineRow {
-                    key: slot.key.clone(),
-                    version: Bytes::copy_from_slice(slot.state.position().as_bytes()),
-                    value: slot.state.encode(&layout),
-                    expiry: expiry(&layout, &slot.state),
+            let mut rows = Vec::with_capacity(count);
+            for cache in caches.values_mut() {
+                cache.take_changed(number, |slot| {
+                    rows.push(OnlineRow {
+                        key: slot.key.clone(),
+                        version: Bytes::copy_from_slice(slot.state.position().as_bytes()),
+                        value: slot.state.encode(&layout),
+                        expiry: expiry(&layout, &slot.state),
+                    });
                 });
             }
+            // Neighbours in the store go with one call.
+            rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
             Ok((caches, rows))
         };
-        let (caches, rows) = if changed <= INLINE_ROWS { encode()? } else { blocking(encode).await? };
+        let (caches, rows) = if count <= INLINE_ROWS { encode()? } else { blocking(encode).await? };
         self.caches = caches;
-        let mut done = Flushed { rows: rows.len() as u64, retries: 0 };
-        let mut rows = rows.into_iter().peekable();
-        while rows.peek().is_some() {
-            done.retries += calls.put(&self.table, rows.by_ref().take(PUT_ROWS).collect()).await?;
-        }
+        Ok(Some(Changed { epoch: self.epoch.id.clone(), number, table: self.table.clone(), rows }))
+    }
+
+    /// What [`Writer::changed`] gave under this number, and all before, is in the store.
+    pub(super) fn landed(&mut self, number: u64) {
+        self.caches.values_mut().for_each(|cache| cache.landed(number));
+        self.shrink();
+    }
+
+    /// Lets go of rows that the store has too, where more lies in memory than should.
+    fn shrink(&mut self) {
         if self.is_full() {
             let share = self.budget / self.caches.len().max(1);
             self.caches.values_mut().for_each(|cache| cache.shrink(share));
             self.fresh = false;
         }
-        Ok(done)
+    }
+
+    /// Writes what has changed; readable when this returns.
+    ///
+    /// # Errors
+    /// The store's.
+    pub(crate) async fn flush(&mut self, calls: &Calls) -> Result<u64> {
+        let Some(changed) = self.changed().await? else { return Ok(0) };
+        let (rows, number) = (changed.rows.len() as u64, changed.number);
+        changed.put(calls).await?;
+        self.landed(number);
+        Ok(rows)
     }
 
     /// Changes how much may lie in memory.
@@ -241,7 +305,6 @@ impl Step {
             }
             slot.state.update(layout, &bound, row, times.value(row), &order);
             slot.last = Some(row);
-            slot.dirty = true;
         }
         for place in &self.asked {
             if let Some(slot) = self.cache.slot(*place)
@@ -249,7 +312,7 @@ impl Step {
             {
                 slot.state.set_position(Position::new(rows.positions.value(last).to_vec()));
             }
-            self.cache.measure(*place);
+            self.cache.settle(*place);
         }
         Ok(self.cache)
     }
