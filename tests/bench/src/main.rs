@@ -14,6 +14,10 @@ mod windows;
 
 use std::collections::BTreeMap;
 
+/// As the command has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 const USAGE: &str = "\
 Usage: headwater-bench WHAT [--OPTION VALUE …]
 

@@ -32,9 +32,7 @@ pub(crate) fn windows(source: &str) -> String {
 /// Function, window and step of each feature of [`windows`].
 pub(crate) fn ten_windows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
     let windows = [("1h", "5m"), ("24h", "2h")].into_iter();
-    windows.flat_map(|(window, slide)| {
-        ["sum", "count", "mean", "min", "max"].map(|function| (function, window, slide))
-    })
+    windows.flat_map(|(window, slide)| ["sum", "count", "mean", "min", "max"].map(|function| (function, window, slide)))
 }
 
 /// A name of this run's own: Kafka remembers a group by it.

@@ -11,10 +11,10 @@ use headwater::FeatureStore;
 use headwater::store::{EntityColumns, Features};
 use headwater_testkit::Random;
 
-use crate::{Options, fill};
 use crate::measure::{Stretch, peak_mb};
 use crate::project::{kafka, project, ten_windows, windows};
 use crate::throughput::ingest;
+use crate::{Options, fill};
 
 pub(crate) async fn run(options: &Options) {
     let (records, keys) = (options.number("records", 1_000_000), options.number("keys", 100_000));
