@@ -50,6 +50,23 @@ pub(crate) struct Listed {
     pub(crate) closed: bool,
 }
 
+/// Why no records came.
+#[derive(Debug)]
+pub(crate) enum NoRecords {
+    /// The iterator is not taken, whatever is wrong with it: one that is made anew from the position may be.
+    Refused(Error),
+    /// Something else, which the iterator survives.
+    Failed(Error),
+}
+
+impl From<NoRecords> for Error {
+    fn from(reason: NoRecords) -> Self {
+        match reason {
+            NoRecords::Refused(error) | NoRecords::Failed(error) => error,
+        }
+    }
+}
+
 impl Stream {
     /// Reads credentials and region from where the SDK looks for them. Asks nothing of the stream yet.
     pub(crate) async fn connect(config: &KinesisConfig) -> Result<Self> {
@@ -145,17 +162,16 @@ impl Stream {
     }
 
     /// The next records, at most so many.
-    pub(crate) async fn records(&self, iterator: &str, limit: Option<usize>) -> Result<GetRecordsOutput> {
+    pub(crate) async fn records(&self, iterator: &str, limit: Option<usize>) -> Result<GetRecordsOutput, NoRecords> {
         let limit = limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX));
         let request = self.client.get_records().shard_iterator(iterator).set_stream_arn(self.arn.clone());
         let error = match request.set_limit(limit).send().await {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        // An iterator that is not taken is made anew from the position, whatever is wrong with it.
         let refused = matches!(code(&error), Some(EXPIRED_ITERATOR | INVALID_ARGUMENT));
         let error = kinesis(error, "read records");
-        Err(if refused { error.temporary() } else { error })
+        Err(if refused { NoRecords::Refused(error.temporary()) } else { NoRecords::Failed(error) })
     }
 
     /// An iterator that begins there.

@@ -142,7 +142,8 @@ pub(crate) fn pauses() -> ExponentialBackoff {
     ExponentialBuilder::new()
         .with_jitter()
         .with_min_delay(Duration::from_millis(100))
-        .with_max_delay(LONGEST)
+        // Jitter comes on top, as much again at the most.
+        .with_max_delay(LONGEST / 2)
         .without_max_times()
         .build()
 }
@@ -201,6 +202,7 @@ mod tests {
             assert!(pause >= before, "{pause:?} after {before:?}");
             before = pause / 2;
         }
+        assert!(pauses().take(50).all(|pause| pause <= LONGEST));
         assert!(queue.next().now_or_never().is_none());
         trouble.note("s", fault(), &queue).unwrap();
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::Throttled);

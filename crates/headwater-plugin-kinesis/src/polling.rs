@@ -5,12 +5,21 @@ use std::time::Duration;
 use headwater_core::{ErrorKind, Micros, Result};
 use tokio::time::{Instant, sleep};
 
+use crate::client::NoRecords;
 use crate::cursor::Begin;
 use crate::delivery::Delivery;
 use crate::pace::{Answer, Pace, Trouble};
 
 /// Iterators die after five minutes: older ones than this are not used.
 const ITERATOR_LIFE: Duration = Duration::from_secs(240);
+
+/// Where the next records lie.
+struct ShardIterator {
+    text: String,
+    made: Instant,
+    /// It was asked for by the position, and no records were fetched with it yet.
+    fresh: bool,
+}
 
 /// Reads a shard to its end.
 ///
@@ -19,16 +28,15 @@ const ITERATOR_LIFE: Duration = Duration::from_secs(240);
 pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
     let mut pace = Pace::new();
     let mut trouble = Trouble::new();
-    let mut iterator: Option<(String, Instant)> = None;
+    let mut iterator: Option<ShardIterator> = None;
     loop {
         pace.wait().await;
         // While there is no room the iterator may die: it is made anew from the position.
         let (mut room, limit) = delivery.room().await;
-        iterator = iterator.filter(|(_, made)| made.elapsed() < ITERATOR_LIFE);
-        let current = match iterator.take() {
-            Some((current, _)) => current,
+        let current = match iterator.take().filter(|current| current.made.elapsed() < ITERATOR_LIFE) {
+            Some(current) => current,
             None => match make_iterator(&mut delivery).await {
-                Ok(made) => made,
+                Ok(text) => ShardIterator { text, made: Instant::now(), fresh: true },
                 Err(error) => {
                     drop(room);
                     trouble.wait(delivery.shard(), error, &delivery.shared().queue).await?;
@@ -37,10 +45,21 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
             },
         };
         pace.called(Instant::now());
-        let answer = match delivery.shared().stream.records(&current, Some(limit)).await {
+        let answer = match delivery.shared().stream.records(&current.text, Some(limit)).await {
             Ok(answer) => answer,
-            Err(error) => {
-                // The iterator is made anew from the position: whatever was wrong with it, nothing is lost.
+            Err(NoRecords::Refused(_)) if !current.fresh => {
+                // It is too old. Waiting does not make it younger; another one is made at once, from the position.
+                continue;
+            }
+            Err(NoRecords::Refused(error)) => {
+                drop(room);
+                trouble.wait(delivery.shard(), error, &delivery.shared().queue).await?;
+                continue;
+            }
+            Err(NoRecords::Failed(error)) => {
+                // The iterator is as good as before, and gives the same records again. One made anew would begin behind
+                // the last record once more: two calls, both of which can fail too, to be where this one is already.
+                iterator = Some(current);
                 drop(room);
                 trouble.wait(delivery.shard(), error, &delivery.shared().queue).await?;
                 continue;
@@ -62,7 +81,7 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
             },
         );
         match answer.next_shard_iterator {
-            Some(next) => iterator = Some((next, Instant::now())),
+            Some(text) => iterator = Some(ShardIterator { text, made: Instant::now(), fresh: false }),
             None => {
                 delivery.ended()?;
                 delivery.shared().children(answer.child_shards.as_deref().unwrap_or_default());

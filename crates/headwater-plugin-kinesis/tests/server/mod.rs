@@ -2,6 +2,8 @@
 
 //! Kinesis for tests: an emulator in this process, and the one that the environment names.
 
+pub(crate) mod wire;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::sync_channel;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ScalingType, Shard, StreamStatus};
+use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ScalingType, Shard, ShardIteratorType, StreamStatus};
 use axum::Router;
 use ferrokinesis::store::StoreOptions;
 use headwater_core::options::Config;
@@ -24,7 +26,7 @@ pub(crate) fn failed(error: impl std::fmt::Debug) -> Error {
     Error::unexpected(format!("{error:?}"))
 }
 
-/// An endpoint, and a client that outlives the runtimes of single tests.
+/// An endpoint for readers, and a client that outlives the runtimes of single tests.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub(crate) endpoint: String,
@@ -35,21 +37,21 @@ pub(crate) struct Server {
 static STREAMS: AtomicU64 = AtomicU64::new(0);
 
 impl Server {
-    /// Starts the emulator on a runtime of its own; `layer` may put something before it.
+    /// Starts the emulator on a runtime of its own; `layer` may put something before it, for readers alone.
     pub(crate) fn start(options: StoreOptions, layer: impl FnOnce(Router) -> Router + Send + 'static) -> Self {
         let (tell, told) = sync_channel(1);
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
             runtime.expect("a runtime").block_on(async move {
-                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-                let address = listener.local_addr().expect("an address");
-                tell.send((format!("http://{address}"), tokio::runtime::Handle::current())).expect("somebody waits");
                 let (app, _store) = ferrokinesis::create_app(options);
-                axum::serve(listener, layer(app)).await.expect("the server goes on");
+                let plain = serve(app.clone()).await;
+                let endpoint = serve(layer(app)).await;
+                tell.send((endpoint, plain, tokio::runtime::Handle::current())).expect("somebody waits");
+                std::future::pending::<()>().await;
             });
         });
-        let (endpoint, handle) = told.recv().expect("the server starts");
-        Self::at(endpoint, handle)
+        let (endpoint, plain, handle) = told.recv().expect("the server starts");
+        Self::at(endpoint, &plain, handle)
     }
 
     /// The emulator without anything before it.
@@ -66,13 +68,13 @@ impl Server {
             tell.send(runtime.handle().clone()).expect("somebody waits");
             runtime.block_on(std::future::pending::<()>());
         });
-        Some(Self::at(endpoint, told.recv().expect("the runtime starts")))
+        Some(Self::at(endpoint.clone(), &endpoint, told.recv().expect("the runtime starts")))
     }
 
-    fn at(endpoint: String, handle: tokio::runtime::Handle) -> Self {
+    fn at(endpoint: String, plain: &str, handle: tokio::runtime::Handle) -> Self {
         let config = aws_sdk_kinesis::Config::builder()
             .behavior_version(BehaviorVersion::latest())
-            .endpoint_url(&endpoint)
+            .endpoint_url(plain)
             .region(Region::new("us-east-1"))
             .credentials_provider(Credentials::new("test", "test", None, None, "test"))
             .build();
@@ -118,7 +120,25 @@ impl Server {
     }
 }
 
+async fn serve(app: Router) -> String {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    format!("http://{address}")
+}
+
+fn open(config: &Config, context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+    (PLUGIN.stream.ok_or_else(|| failed("no stream role"))?.open)(config, context)
+}
+
 impl Server {
+    /// Options for this server, and others.
+    pub(crate) fn config(&self, options: &[(&str, &str)]) -> Config {
+        let own = [("endpoint_url", self.endpoint.as_str())];
+        let options = own.iter().chain(options).map(|(key, value)| ((*key).to_owned(), (*value).into()));
+        Config { name: "source `events`".into(), options: options.collect(), base_dir: ".".into() }
+    }
+
     /// A stream of this name, which may not be there.
     pub(crate) fn named(&self, name: &str) -> Stream {
         Stream { server: self.clone(), name: name.to_owned(), ranges: Mutex::default() }
@@ -222,6 +242,50 @@ impl Stream {
             .await
     }
 
+    /// The name with region and account.
+    pub(crate) async fn arn(&self) -> Result<String> {
+        let name = self.name.clone();
+        let asked =
+            self.server.call(|client| async move { client.describe_stream_summary().stream_name(name).send().await });
+        let summary = asked.await.map_err(failed)?.stream_description_summary;
+        Ok(summary.ok_or_else(|| failed("no summary"))?.stream_arn)
+    }
+
+    /// The sequence numbers in a shard, oldest first.
+    pub(crate) async fn sequence_numbers(&self, shard: usize) -> Result<Vec<String>> {
+        let (name, shard) = (self.name.clone(), shard_id(shard));
+        self.server
+            .call(|client| async move {
+                let begin = client.get_shard_iterator().stream_name(name).shard_id(shard);
+                let begin = begin.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.map_err(failed)?;
+                let records = client.get_records().set_shard_iterator(begin.shard_iterator).send().await;
+                let records = records.map_err(failed)?.records;
+                Ok(records.into_iter().map(|record| record.sequence_number).collect())
+            })
+            .await
+    }
+
+    /// The names of the consumers that are registered.
+    pub(crate) async fn consumers(&self) -> Result<Vec<String>> {
+        let arn = self.arn().await?;
+        let asked =
+            self.server.call(|client| async move { client.list_stream_consumers().stream_arn(arn).send().await });
+        let consumers = asked.await.map_err(failed)?.consumers.unwrap_or_default();
+        Ok(consumers.into_iter().map(|consumer| consumer.consumer_name).collect())
+    }
+
+    /// Lets records be as large as any stream takes: 10 MiB.
+    pub(crate) async fn take_largest(&self) -> Result<()> {
+        let arn = self.arn().await?;
+        self.server
+            .call(|client| async move {
+                client.update_max_record_size().stream_arn(arn).max_record_size_in_kib(10_240).send().await
+            })
+            .await
+            .map_err(failed)?;
+        self.settle().await
+    }
+
     /// Sets the number of open shards.
     pub(crate) async fn resize(&self, shards: i32) -> Result<()> {
         let name = self.name.clone();
@@ -282,11 +346,9 @@ impl Stream {
         self.open_with(&[("consumer", consumer)], context)
     }
 
-    /// Options for the stream, and others.
+    /// Options for the stream by its name, and others.
     pub(crate) fn config(&self, options: &[(&str, &str)]) -> Config {
-        let own = [("stream_name", self.name.as_str()), ("endpoint_url", self.server.endpoint.as_str())];
-        let options = own.iter().chain(options).map(|(key, value)| ((*key).to_owned(), (*value).into()));
-        Config { name: "source `events`".into(), options: options.collect(), base_dir: ".".into() }
+        self.server.config(&[&[("stream_name", self.name.as_str())], options].concat())
     }
 
     /// Deletes the stream and waits until it is gone.
@@ -311,8 +373,13 @@ impl Stream {
 
     /// Opens the source with more options.
     pub(crate) fn open_with(&self, options: &[(&str, &str)], context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
-        let config = self.config(options);
-        (PLUGIN.stream.ok_or_else(|| failed("no stream role"))?.open)(&config, context)
+        open(&self.config(options), context)
+    }
+
+    /// Opens the source by the stream's ARN alone, which says its region too.
+    pub(crate) async fn open_by_arn(&self, consumer: &str, context: &OpenContext) -> Result<Arc<dyn StreamSource>> {
+        let arn = self.arn().await?;
+        open(&self.server.config(&[("stream_arn", &arn), ("consumer", consumer)]), context)
     }
 }
 
