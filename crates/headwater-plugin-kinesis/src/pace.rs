@@ -23,6 +23,9 @@ const IDLE: Duration = Duration::from_secs(1);
 /// How long is waited after a fault at the most.
 pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 
+/// How often a call is made again that stands alone.
+const PATIENCE: usize = 5;
+
 /// Keeps the calls for one shard inside its limits.
 #[derive(Debug)]
 pub(crate) struct Pace {
@@ -135,6 +138,24 @@ impl Trouble {
             queue.error(error);
         }
         Ok(self.pauses.next().unwrap_or(LONGEST))
+    }
+}
+
+/// Makes a call that nothing is reported of yet, several times where it meets faults that pass: there may be hundreds of
+/// such calls in a row, and all would be made again if one of them were given up at once.
+///
+/// # Errors
+/// The last fault, or the first one that does not pass.
+pub(crate) async fn patiently<T, F: Future<Output = Result<T>>>(mut call: impl FnMut() -> F) -> Result<T> {
+    let mut waits = pauses().take(PATIENCE);
+    loop {
+        match call().await {
+            Err(error) if error.is_retryable() => match waits.next() {
+                Some(pause) => sleep(pause).await,
+                None => return Err(error),
+            },
+            done => return done,
+        }
     }
 }
 

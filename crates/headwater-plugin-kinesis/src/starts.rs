@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::client::{Listed, Stream, micros};
 use crate::cursor::Begin;
-use crate::pace::{Answer, Pace};
+use crate::pace::{Answer, Pace, patiently};
 use crate::position::{Place, Sequence, Within};
 
 /// The name of the note.
@@ -95,13 +95,15 @@ impl Starts {
 /// nothing came in them, it is the time at which they begin.
 async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result<Place> {
     let time = context.clock.now().saturating_sub(LOOK_BACK).max(1);
-    let mut iterator = stream.iterator(shard, &Begin::At(time)).await?;
+    let begin = Begin::At(time);
+    let mut iterator = patiently(|| stream.iterator(shard, &begin)).await?;
     let mut pace = Pace::new();
     let mut place = Place::Time(time);
     loop {
         pace.wait().await;
         pace.called(Instant::now());
-        let answer = stream.records(&iterator, None).await?;
+        let read = || async { stream.records(&iterator, None).await.map_err(Error::from) };
+        let answer = patiently(read).await?;
         for record in &answer.records {
             // Some servers begin earlier than they are asked to.
             let old = record.approximate_arrival_timestamp().map(micros).is_some_and(|arrival| arrival < time);

@@ -3,7 +3,10 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::job::{Job, open_context};
+use headwater_core::stream::StartPosition;
+
+use crate::faults::Faults;
+use crate::job::{Job, Load, open_context};
 use crate::server::wire::before;
 use crate::server::{Server, Stream, options};
 
@@ -86,4 +89,20 @@ async fn an_iterator_that_expires_while_the_buffer_is_full_is_made_anew() {
     job.read(&mut *reader, 6, usize::MAX).await.unwrap();
     has_large_records(&job, 6);
     assert!(*expired.lock().unwrap() > 0, "no iterator expired");
+}
+
+#[tokio::test]
+async fn the_newest_records_of_many_shards_are_found_amid_faults() {
+    let faults = Faults::new(3, 30);
+    let server = Server::start(options(), faults.layer());
+    let stream = server.create(12).await.unwrap();
+    let mut load = Load { keys: 40, sent: 0 };
+    load.send(&stream, 1).await.unwrap();
+    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
+    job.start = StartPosition::Latest;
+    let mut reader = job.subscribe().await.unwrap();
+    load.send(&stream, 1).await.unwrap();
+    job.read(&mut *reader, 40, usize::MAX).await.unwrap();
+    assert!(job.by_key().values().all(|numbers| *numbers == [1]), "{:?}", job.by_key());
+    assert_eq!(job.by_key().len(), 40);
 }
