@@ -1,13 +1,18 @@
-//! How records are fetched from a shard: how many wait, and where reading goes on.
+//! How records are fetched from a shard: how many wait, where reading goes on, and when it has come to the end.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use headwater_core::stream::StartPosition;
+use axum::body::Body;
+use axum::response::Response;
+use futures::StreamExt;
+use headwater_core::ErrorKind;
+use headwater_core::stream::{StartPosition, StreamEvent};
+use serde_json::{Value, json};
 
 use crate::faults::Faults;
 use crate::job::{Job, Load, open_context};
-use crate::server::wire::before;
+use crate::server::wire::{answer, before, body_of};
 use crate::server::{Server, Stream, options};
 
 /// Nearly as much as the emulator takes in a record.
@@ -92,6 +97,88 @@ async fn an_iterator_that_expires_while_the_buffer_is_full_is_made_anew() {
 }
 
 #[tokio::test]
+async fn an_empty_answer_is_not_the_end() {
+    // As where a shard's records lie far apart: Kinesis looks through a part of it at a time.
+    let empty = Arc::new(Mutex::new(3));
+    let server = Server::start(options(), move |app| {
+        before(app, move |call, next| {
+            let empty = call.operation == "GetRecords" && {
+                let mut empty = empty.lock().unwrap();
+                *empty -= i32::from(*empty >= 0);
+                *empty >= 0
+            };
+            Box::pin(async move {
+                if empty {
+                    let same = call.body["ShardIterator"].clone();
+                    return answer(&json!({ "Records": [], "NextShardIterator": same, "MillisBehindLatest": 60_000 }));
+                }
+                call.pass(next).await
+            })
+        })
+    });
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 1, sent: 0 };
+    load.send(&stream, 3).await.unwrap();
+    let job = Job::new(stream.open("polling", &open_context()).unwrap());
+    let mut reader = job.subscribe().await.unwrap();
+    let mut read = 0;
+    loop {
+        let Some(StreamEvent::Batch(batch)) = reader.next().await.unwrap() else { continue };
+        read += batch.payload.len();
+        if batch.lag.is_some_and(|lag| lag.is_zero()) {
+            break;
+        }
+    }
+    assert_eq!(read, 3, "records that were read when the end was said to be there");
+}
+
+/// Whether a sequence number is not greater than another.
+fn up_to(number: &Value, last: &str) -> bool {
+    let number = number.as_str().unwrap();
+    (number.len(), number) <= (last.len(), last)
+}
+
+#[tokio::test]
+async fn a_position_that_retention_has_removed_stops_the_job_or_is_stepped_over() {
+    // The last record that retention has removed.
+    let removed: Arc<Mutex<Option<String>>> = Arc::default();
+    let shared = Arc::clone(&removed);
+    let server = Server::start(options(), move |app| {
+        before(app, move |call, next| {
+            let removed = shared.lock().unwrap().clone().filter(|_| call.operation == "GetRecords");
+            Box::pin(async move {
+                let response = call.pass(next).await;
+                let Some(last) = removed else { return response };
+                match body_of(response).await {
+                    Ok(mut body) => {
+                        let records = body["Records"].as_array_mut().unwrap();
+                        records.retain(|record| !up_to(&record["SequenceNumber"], &last));
+                        answer(&body)
+                    }
+                    Err(refused) => refused,
+                }
+            })
+        })
+    });
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 1, sent: 0 };
+    load.send(&stream, 6).await.unwrap();
+    let numbers = stream.sequence_numbers(0).await.unwrap();
+    let source = |lost| stream.open_with(&[("on_position_lost", lost)], &open_context()).unwrap();
+    for (lost, read) in [("fail", vec![0, 1, 2]), ("earliest", vec![0, 1, 2, 4, 5])] {
+        let mut job = Job::new(source(lost));
+        job.batch_records = 1;
+        *removed.lock().unwrap() = None;
+        job.live(3, usize::MAX).await.unwrap();
+        // The next one that was not read yet is gone too.
+        *removed.lock().unwrap() = Some(numbers[3].clone());
+        let went_on = job.live(5, usize::MAX).await;
+        assert_eq!(job.by_key()["key-0"], read);
+        assert_eq!(went_on.err().map(|error| error.kind()), (lost == "fail").then_some(ErrorKind::PositionLost));
+    }
+}
+
+#[tokio::test]
 async fn the_newest_records_of_many_shards_are_found_amid_faults() {
     let faults = Faults::new(3, 30);
     let server = Server::start(options(), faults.layer());
@@ -105,4 +192,82 @@ async fn the_newest_records_of_many_shards_are_found_amid_faults() {
     job.read(&mut *reader, 40, usize::MAX).await.unwrap();
     assert!(job.by_key().values().all(|numbers| *numbers == [1]), "{:?}", job.by_key());
     assert_eq!(job.by_key().len(), 40);
+}
+
+/// When subscriptions were asked for and answered, and where they were to begin.
+type Subscriptions = Arc<Mutex<Vec<(Instant, Instant, Value)>>>;
+
+/// A server that notes subscriptions. The first one of all sends `pieces` of its answer and then nothing for ever, where
+/// that is told.
+fn noting(session_ms: u64, pieces: Option<usize>) -> (Server, Subscriptions) {
+    let subscriptions = Subscriptions::default();
+    let noted = Arc::clone(&subscriptions);
+    let mut options = options();
+    options.subscribe_to_shard_session_ms = session_ms;
+    let server = Server::start(options, move |app| {
+        before(app, move |call, next| {
+            let noted = Arc::clone(&noted);
+            Box::pin(async move {
+                if call.operation != "SubscribeToShard" {
+                    return call.pass(next).await;
+                }
+                let (asked, position) = (Instant::now(), call.body["StartingPosition"].clone());
+                let (parts, body) = call.pass(next).await.into_parts();
+                let mut noted = noted.lock().unwrap();
+                let silent = pieces.filter(|_| noted.is_empty());
+                noted.push((asked, Instant::now(), position));
+                let body = match silent {
+                    Some(pieces) => {
+                        let begun = body.into_data_stream().take(pieces);
+                        Body::from_stream(begun.chain(futures::stream::pending()))
+                    }
+                    None => body,
+                };
+                Response::from_parts(parts, body)
+            })
+        })
+    });
+    (server, subscriptions)
+}
+
+#[tokio::test]
+async fn a_subscription_that_ends_is_continued_where_it_ended_and_not_too_soon() {
+    let (server, subscriptions) = noting(300, None);
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 1, sent: 0 };
+    load.send(&stream, 3).await.unwrap();
+    let last = stream.sequence_numbers(0).await.unwrap().pop().unwrap();
+    let mut job = Job::new(stream.open("fan_out", &open_context()).unwrap());
+    let mut reader = job.subscribe().await.unwrap();
+    job.read(&mut *reader, 3, usize::MAX).await.unwrap();
+    // By now it is over.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    load.send(&stream, 3).await.unwrap();
+    job.read(&mut *reader, 6, usize::MAX).await.unwrap();
+    assert_eq!(job.by_key(), load.expected());
+    let subscriptions = subscriptions.lock().unwrap();
+    let [(_, answered, first), (asked, _, second), ..] = subscriptions.as_slice() else {
+        panic!("{subscriptions:?}");
+    };
+    assert_eq!(first["Type"], "TRIM_HORIZON");
+    assert_eq!(second["Type"], "AT_SEQUENCE_NUMBER");
+    assert!(!up_to(&second["SequenceNumber"], &last), "it begins with what was read: {second}, {last}");
+    // Kinesis takes one subscription to a shard in this time.
+    assert!(asked.duration_since(*answered) >= Duration::from_secs(5), "{subscriptions:?}");
+}
+
+#[tokio::test]
+async fn a_subscription_that_has_gone_silent_is_given_up() {
+    // What begins an answer, and the first event.
+    let (server, subscriptions) = noting(300_000, Some(2));
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 1, sent: 0 };
+    load.send(&stream, 3).await.unwrap();
+    let mut job = Job::new(stream.open("fan_out", &open_context()).unwrap());
+    let mut reader = job.subscribe().await.unwrap();
+    job.read(&mut *reader, 3, usize::MAX).await.unwrap();
+    load.send(&stream, 3).await.unwrap();
+    job.read(&mut *reader, 6, usize::MAX).await.unwrap();
+    assert_eq!(job.by_key(), load.expected());
+    assert_eq!(subscriptions.lock().unwrap().len(), 2);
 }

@@ -1,9 +1,157 @@
 //! How shards are found, and what becomes of their children.
 
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::http::StatusCode;
+use axum::response::Response;
 use headwater_core::stream::StartPosition;
+use serde_json::{Value, json};
 
 use crate::job::{Job, Load, open_context};
-use crate::server::Server;
+use crate::server::wire::{Call, answer, before, body_of, refuse};
+use crate::server::{Server, options};
+
+/// Gives listings shard by shard.
+#[derive(Default)]
+struct Pages {
+    /// What was handed out or will be; a token is the place of a page.
+    pages: Vec<Value>,
+    /// Why calls were refused.
+    refused: Vec<&'static str>,
+}
+
+impl Pages {
+    fn first(&mut self, listing: &Value) -> Response {
+        let shards = listing["Shards"].as_array().unwrap();
+        let first = self.pages.len();
+        for (shard, next) in shards.iter().zip(first + 1..) {
+            let more = next < first + shards.len();
+            self.pages.push(json!({ "Shards": [shard], "NextToken": more.then(|| next.to_string()) }));
+        }
+        answer(&self.pages[first])
+    }
+
+    fn next(&mut self, call: &Call, token: usize) -> Response {
+        if call.text("StreamName").is_some() {
+            self.refused.push("a name beside a token");
+            return refuse(StatusCode::BAD_REQUEST, "InvalidArgumentException");
+        }
+        // The second page of the first listing came too late.
+        if token == 1 {
+            self.refused.push("an old token");
+            return refuse(StatusCode::BAD_REQUEST, "ExpiredNextTokenException");
+        }
+        answer(&self.pages[token])
+    }
+}
+
+#[tokio::test]
+async fn shards_are_listed_by_pages_and_anew_when_a_token_expires() {
+    let pages = Arc::new(Mutex::new(Pages::default()));
+    let shared = Arc::clone(&pages);
+    let server = Server::start(options(), move |app| {
+        before(app, move |call, next| {
+            let pages = Arc::clone(&shared);
+            Box::pin(async move {
+                if call.operation != "ListShards" {
+                    return call.pass(next).await;
+                }
+                if let Some(token) = call.text("NextToken").map(|token| token.parse().unwrap()) {
+                    return pages.lock().unwrap().next(&call, token);
+                }
+                match body_of(call.pass(next).await).await {
+                    Ok(listing) => pages.lock().unwrap().first(&listing),
+                    Err(refused) => refused,
+                }
+            })
+        })
+    });
+    let stream = server.create(3).await.unwrap();
+    let source = stream.open("polling", &open_context()).unwrap();
+    assert_eq!(source.discover().await.unwrap().len(), 3);
+    let mut load = Load { keys: 9, sent: 0 };
+    load.send(&stream, 2).await.unwrap();
+    let mut job = Job::new(source);
+    job.live(load.total(), usize::MAX).await.unwrap();
+    assert_eq!(job.by_key(), load.expected());
+    assert_eq!(pages.lock().unwrap().refused, ["an old token"]);
+}
+
+#[tokio::test]
+async fn children_that_are_named_are_read_before_they_are_listed() {
+    // Listings show what was there in the beginning.
+    let server = Server::start(options(), |app| {
+        before(app, |call, next| {
+            Box::pin(async move {
+                let lists = call.operation == "ListShards";
+                let response = call.pass(next).await;
+                if !lists {
+                    return response;
+                }
+                match body_of(response).await {
+                    Ok(mut listing) => {
+                        let shards = listing["Shards"].as_array_mut().unwrap();
+                        shards.retain(|shard| shard["ParentShardId"].is_null());
+                        answer(&listing)
+                    }
+                    Err(refused) => refused,
+                }
+            })
+        })
+    });
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 6, sent: 0 };
+    load.send(&stream, 3).await.unwrap();
+    let mut job = Job::new(stream.open("fan_out", &open_context()).unwrap());
+    job.live(load.total(), usize::MAX).await.unwrap();
+    stream.split(0).await.unwrap();
+    load.send(&stream, 3).await.unwrap();
+    job.live(load.total(), usize::MAX).await.unwrap();
+    assert_eq!(job.by_key(), load.expected());
+}
+
+#[tokio::test]
+async fn a_job_that_began_at_the_latest_reads_children_from_their_beginning() {
+    let server = Server::plain();
+    for consumer in ["polling", "fan_out"] {
+        let stream = server.create(1).await.unwrap();
+        let mut load = Load { keys: 6, sent: 0 };
+        load.send(&stream, 2).await.unwrap();
+        let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+        job.start = StartPosition::Latest;
+        // Nothing is read of what was there; the shard is handed out.
+        job.live(1, 1).await.unwrap();
+        // The children have records before anybody can know of them, and are closed again.
+        let children = stream.split(0).await.unwrap();
+        load.send(&stream, 2).await.unwrap();
+        for child in children {
+            stream.split(child).await.unwrap();
+        }
+        load.send(&stream, 2).await.unwrap();
+        job.live(4 * load.keys, usize::MAX).await.unwrap();
+        let expected = load.expected().into_iter().map(|(key, numbers)| (key, numbers[2..].to_vec()));
+        assert_eq!(job.by_key(), expected.collect(), "{consumer}");
+    }
+}
+
+#[tokio::test]
+async fn a_shard_that_comes_while_the_job_runs_is_found_without_being_named() {
+    let server = Server::plain();
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 6, sent: 0 };
+    load.send(&stream, 1).await.unwrap();
+    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
+    // Only an end makes it look again, not the time.
+    job.refresh = Duration::from_secs(3600);
+    let mut reader = job.subscribe().await.unwrap();
+    job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+    stream.split(0).await.unwrap();
+    load.send(&stream, 1).await.unwrap();
+    // The emulator does not name children to who polls.
+    job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+    assert_eq!(job.by_key(), load.expected());
+}
 
 #[tokio::test]
 async fn a_start_in_the_past_reads_all_and_what_was_decided_stays() {
