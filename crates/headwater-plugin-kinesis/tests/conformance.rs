@@ -1,6 +1,8 @@
 //! The stream source against its contract, for both ways to fetch records: on an emulator in this process, and on the
 //! server of `AWS_ENDPOINT_URL_KINESIS`.
 
+mod job;
+mod local;
 mod server;
 
 use std::process::ExitCode;
@@ -67,9 +69,15 @@ fn main() -> ExitCode {
         Some(given) => {
             let others = self::clauses("kinesis-local ", &given).into_iter();
             clauses.extend(others.filter(|clause| !clause.name().ends_with(LEFT_OUT)));
+            clauses.extend(local::clauses(&given));
         }
-        // As the line of a test would be, for whoever counts what was not run.
-        None => println!("test [needs kinesis-local] the same clauses on kinesis-local ... ignored"),
+        // As the lines of tests would be, for whoever counts what was not run.
+        None => {
+            let others = ["the same clauses on kinesis-local".to_owned()];
+            for name in others.into_iter().chain(local::names()) {
+                println!("test [needs kinesis-local] {name} ... ignored");
+            }
+        }
     }
     run(clauses)
 }

@@ -1,12 +1,14 @@
-//! What the service refuses.
+//! What is asked of the service, in whose name, and what it refuses.
 
 use std::sync::{Arc, Mutex};
 
 use axum::http::StatusCode;
 use headwater_core::ErrorKind;
-use headwater_core::stream::StreamEvent;
+use headwater_core::stream::{ProducerRecord, StreamEvent};
+use headwater_plugin_kinesis::PLUGIN;
+use serde_json::Value;
 
-use crate::job::{Job, open_context};
+use crate::job::{Job, Load, open_context};
 use crate::server::wire::{before, refuse};
 use crate::server::{Server, options};
 
@@ -64,4 +66,94 @@ async fn throttling_that_lasts_is_reported_and_passes() {
     }
     assert!(!reported.is_empty());
     assert!(reported.iter().all(|error| error.kind() == ErrorKind::Throttled && error.is_retryable()), "{reported:?}");
+}
+
+/// What readers asked since it was last looked at: operations with what they were asked for.
+type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+
+/// A server that notes what readers ask. The emulator behind it knows no ARNs in three operations: there it is given the
+/// name instead.
+fn noting() -> (Server, Asked) {
+    let asked = Asked::default();
+    let noted = Arc::clone(&asked);
+    let note = move |app| {
+        before(app, move |mut call, next| {
+            noted.lock().unwrap().push((call.operation.clone(), call.body.clone()));
+            if ["DescribeStreamSummary", "ListShards", "GetShardIterator"].contains(&call.operation.as_str())
+                && let Some(name) = call.text("StreamARN").and_then(|arn| arn.rsplit('/').next()).map(str::to_owned)
+            {
+                call.body = without(call.body, "StreamARN");
+                call.body["StreamName"] = name.into();
+            }
+            Box::pin(call.pass(next))
+        })
+    };
+    (Server::start(options(), note), asked)
+}
+
+fn without(mut body: Value, name: &str) -> Value {
+    if let Some(fields) = body.as_object_mut() {
+        fields.remove(name);
+    }
+    body
+}
+
+#[tokio::test]
+async fn a_stream_named_by_its_arn_is_asked_for_by_its_arn_alone() {
+    let (server, asked) = noting();
+    let asks = [
+        ("polling", vec!["DescribeStreamSummary", "GetRecords", "GetShardIterator", "ListShards"]),
+        (
+            "fan_out",
+            vec![
+                "DescribeStreamConsumer",
+                "DescribeStreamSummary",
+                "ListShards",
+                "RegisterStreamConsumer",
+                "SubscribeToShard",
+            ],
+        ),
+    ];
+    for (consumer, operations) in asks {
+        let stream = server.create(2).await.unwrap();
+        let arn = stream.arn().await.unwrap();
+        let mut load = Load { keys: 5, sent: 0 };
+        load.send(&stream, 3).await.unwrap();
+        let source = stream.open_by_arn(consumer, &open_context()).await.unwrap();
+        assert_eq!(source.identity(), stream.open(consumer, &open_context()).unwrap().identity());
+        assert_eq!(source.discover().await.unwrap().len(), 2);
+        let mut job = Job::new(source);
+        job.live(load.total(), usize::MAX).await.unwrap();
+        assert_eq!(job.by_key(), load.expected());
+        let asked = std::mem::take(&mut *asked.lock().unwrap());
+        for (operation, body) in &asked {
+            let by = if operation == "SubscribeToShard" { "ConsumerARN" } else { "StreamARN" };
+            let named = body[by].as_str().unwrap_or_default();
+            assert!(named == arn || by == "ConsumerARN" && named.starts_with(&format!("{arn}/consumer/")), "{asked:?}");
+            assert_eq!(body.get("StreamName"), None, "{asked:?}");
+        }
+        let mut seen = asked.into_iter().map(|(operation, _)| operation).collect::<Vec<_>>();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen, operations, "{consumer}");
+    }
+}
+
+#[tokio::test]
+async fn the_producer_sends_to_an_arn() {
+    let (server, asked) = noting();
+    let stream = server.create(1).await.unwrap();
+    let arn = stream.arn().await.unwrap();
+    let producer = (PLUGIN.producer.unwrap().open)(&server.config(&[("stream_arn", &arn)]), &open_context()).unwrap();
+    producer.send(vec![ProducerRecord { key: "a".into(), value: "a:0".into() }]).await.unwrap();
+    let asked = std::mem::take(&mut *asked.lock().unwrap());
+    let operations = asked.iter().map(|(operation, _)| operation.as_str()).collect::<Vec<_>>();
+    assert_eq!(operations, ["DescribeStreamSummary", "PutRecords"]);
+    assert!(
+        asked.iter().all(|(_, body)| body["StreamARN"] == arn.as_str() && body.get("StreamName").is_none()),
+        "{asked:?}"
+    );
+    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
+    job.live(1, usize::MAX).await.unwrap();
+    assert_eq!(job.processed, ["a:0"]);
 }
