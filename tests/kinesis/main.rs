@@ -1,12 +1,13 @@
 //! Ingestion from Kinesis by processes of the command, while shards split and merge, calls fail at random and workers are
 //! killed. In the end every record stands once in the log, for a plain reader of the directory too, and log and online
-//! store are those of a run that nothing disturbed.
+//! store are those of a run that nothing disturbed. And ingestion in the name of a role, whose credentials expire.
 //!
 //! Kinesis is an emulator in this process. `HEADWATER_SEED` brings a run's faults back as far as the machine allows.
 
 #![allow(clippy::unwrap_used)] // A test, though the compiler does not take its helpers for one.
 
 mod faults;
+mod role;
 mod server;
 
 use std::process::ExitCode;
@@ -33,7 +34,11 @@ fn main() -> ExitCode {
             Ok(())
         })
     });
-    libtest_mimic::run(&arguments, trials.into()).exit_code()
+    let role = Trial::test("a_role_is_assumed_and_its_credentials_are_renewed", || {
+        role::assumed();
+        Ok(())
+    });
+    libtest_mimic::run(&arguments, trials.into_iter().chain([role]).collect()).exit_code()
 }
 
 fn definitions(project: &str, stream: &str, endpoint: &str, consumer: &str) -> String {

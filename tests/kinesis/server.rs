@@ -19,7 +19,8 @@ use crate::faults::{Faults, inject};
 
 /// Kinesis at two addresses: one where calls fail at random, one where they do not.
 pub(crate) struct Server {
-    runtime: Runtime,
+    pub(crate) runtime: Runtime,
+    app: Router,
     client: Client,
     plain: String,
     faulty: String,
@@ -39,20 +40,25 @@ impl Server {
             ..StoreOptions::default()
         };
         let faults = Faults::new();
-        let (plain, faulty, client) = runtime.block_on(async {
+        let (app, plain, faulty, client) = runtime.block_on(async {
             let (app, _) = ferrokinesis::create_app(options);
             let before = axum::middleware::from_fn_with_state(Arc::clone(&faults), inject);
             let faulty = serve(app.clone().layer(before)).await;
-            let plain = serve(app).await;
+            let plain = serve(app.clone()).await;
             let config = aws_sdk_kinesis::Config::builder()
                 .behavior_version(BehaviorVersion::latest())
                 .endpoint_url(&plain)
                 .region(Region::new("eu-west-1"))
                 .credentials_provider(Credentials::new("test", "test", None, None, "test"))
                 .build();
-            (plain, faulty, Client::from_conf(config))
+            (app, plain, faulty, Client::from_conf(config))
         });
-        Self { runtime, client, plain, faulty, faults }
+        Self { runtime, app, client, plain, faulty, faults }
+    }
+
+    /// The same Kinesis at another address, with something before it.
+    pub(crate) fn behind(&self, layer: impl FnOnce(Router) -> Router) -> String {
+        self.runtime.block_on(serve(layer(self.app.clone())))
     }
 
     /// The endpoint where nothing fails.
@@ -125,7 +131,7 @@ fn range(shard: &Shard) -> (u128, u128) {
     (range.starting_hash_key.parse().unwrap(), range.ending_hash_key.parse().unwrap())
 }
 
-async fn serve(app: Router) -> String {
+pub(crate) async fn serve(app: Router) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move { axum::serve(listener, app).await });

@@ -50,6 +50,18 @@ impl Project {
         assert!(output.status.success(), "{arguments:?}: {}\n{out}\n{error}", output.status);
     }
 
+    /// Runs the command to its end, and gives what it printed on the way to failing.
+    ///
+    /// # Panics
+    /// Where it succeeds.
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = self.command(arguments).output().unwrap();
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8_lossy(&printed).into_owned();
+        assert!(!output.status.success(), "{arguments:?} succeeds:\n{printed}");
+        printed
+    }
+
     /// Starts a worker that ingests until it is told to stop. What it prints goes to a file that is named after it.
     ///
     /// # Panics

@@ -58,7 +58,10 @@ fn of_code(code: &str, status: u16) -> ErrorKind {
         | "ThrottlingException"
         | "KMSThrottlingException"
         | "RequestLimitExceeded" => ErrorKind::Throttled,
+        // The second is how STS says it.
         "AccessDeniedException"
+        | "AccessDenied"
+        | "SignatureDoesNotMatch"
         | "UnrecognizedClientException"
         | "InvalidClientTokenId"
         | "InvalidSignatureException"
@@ -82,12 +85,17 @@ fn of_code(code: &str, status: u16) -> ErrorKind {
     }
 }
 
-/// Whether the SDK found no credentials anywhere: asking again will not find any. It says so in words alone.
+/// Whether the SDK found no credentials anywhere, or whoever gives them refuses to: asking again will not change that. It
+/// says so in words alone: the errors of credentials come from many services, whose types are not ours to know.
 fn lacks_credentials(error: &aws_sdk_kinesis::error::ConnectorError) -> bool {
     let mut cause: Option<&dyn StdError> = Some(error);
     while let Some(error) = cause {
         let text = error.to_string();
-        if text.contains("no providers in chain provided credentials") || text.contains("provider was not enabled") {
+        let code = text.strip_prefix("unhandled error (").and_then(|rest| rest.strip_suffix(')'));
+        if text.contains("no providers in chain provided credentials")
+            || text.contains("provider was not enabled")
+            || code.is_some_and(|code| of_code(code, 400) == ErrorKind::PermissionDenied)
+        {
             return true;
         }
         cause = error.source();
