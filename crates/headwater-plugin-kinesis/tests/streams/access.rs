@@ -157,3 +157,21 @@ async fn the_producer_sends_to_an_arn() {
     job.live(1, usize::MAX).await.unwrap();
     assert_eq!(job.processed, ["a:0"]);
 }
+
+#[tokio::test]
+async fn the_consumer_of_a_group_stays_registered_and_is_found_again() {
+    let (server, asked) = noting();
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 2, sent: 0 };
+    for _ in 0..2 {
+        load.send(&stream, 2).await.unwrap();
+        let mut job = Job::new(stream.open("fan_out", &open_context()).unwrap());
+        let mut reader = job.subscribe().await.unwrap();
+        job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+        reader.close().await.unwrap();
+        assert_eq!(stream.consumers().await.unwrap(), ["tests.job"]);
+    }
+    let asked = asked.lock().unwrap();
+    let times = |name: &str| asked.iter().filter(|(operation, _)| operation == name).count();
+    assert_eq!((times("RegisterStreamConsumer"), times("DeregisterStreamConsumer")), (1, 0));
+}
