@@ -346,6 +346,12 @@ pub trait StreamReader: Debug + Send {
     /// `PositionLost` where the position to resume from is gone and the source is told to fail then.
     async fn next(&mut self) -> Result<Option<StreamEvent>>;
 
+    /// How many calls the reader has repeated by itself after temporary errors that `next` did not report. It only grows.
+    /// The caller adds it to what it repeated itself, and shows it. Costs nothing.
+    fn repeated(&self) -> u64 {
+        0
+    }
+
     /// Tells the source how far its splits are dealt with. The caller guarantees that this is durable in the engine's
     /// stores. Commits for splits that are not this reader's (any more) are ignored.
     ///

@@ -136,6 +136,8 @@ impl Trouble {
         tracing::warn!(shard, %error, failures = self.failures, "will be tried again");
         if self.failures >= Self::REPORTED {
             queue.error(error);
+        } else {
+            queue.passing();
         }
         Ok(self.pauses.next().unwrap_or(LONGEST))
     }
@@ -225,6 +227,7 @@ mod tests {
         }
         assert!(pauses().take(50).all(|pause| pause <= LONGEST));
         assert!(queue.next().now_or_never().is_none());
+        assert_eq!(queue.repeated(), u64::from(Trouble::REPORTED) - 1);
         trouble.note("s", fault(), &queue).unwrap();
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::Throttled);
         trouble.over();

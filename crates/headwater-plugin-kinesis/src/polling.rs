@@ -49,6 +49,7 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
             Ok(answer) => answer,
             Err(NoRecords::Refused(_)) if !current.fresh => {
                 // It is too old. Waiting does not make it younger; another one is made at once, from the position.
+                delivery.shared().queue.passing();
                 continue;
             }
             Err(NoRecords::Refused(error)) => {

@@ -1,6 +1,7 @@
 //! What waits between the shards' tasks and the reader: events, bounded in bytes.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use headwater_core::stream::{StreamBatch, StreamEvent};
@@ -16,6 +17,8 @@ pub(crate) struct Queue {
     filled: Notify,
     /// Room was made.
     drained: Notify,
+    /// Calls that were repeated after faults that were not reported.
+    repeated: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +39,8 @@ pub(crate) struct Room {
 impl Queue {
     /// A queue that holds `limit` bytes.
     pub(crate) fn new(limit: usize) -> Arc<Self> {
-        Arc::new(Self { limit, state: Mutex::default(), filled: Notify::new(), drained: Notify::new() })
+        let (filled, drained, repeated) = (Notify::new(), Notify::new(), AtomicU64::new(0));
+        Arc::new(Self { limit, state: Mutex::default(), filled, drained, repeated })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -66,10 +70,21 @@ impl Queue {
         self.filled.notify_one();
     }
 
-    /// Reports an error. While nobody reads, one report of a passing fault is enough.
+    /// Counts a fault that passes and is not reported.
+    pub(crate) fn passing(&self) {
+        self.repeated.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many faults were not reported.
+    pub(crate) fn repeated(&self) -> u64 {
+        self.repeated.load(Ordering::Relaxed)
+    }
+
+    /// Reports an error. While nobody reads, one report of a passing fault is enough; others are counted.
     pub(crate) fn error(&self, error: Error) {
         let mut state = self.lock();
         if error.is_retryable() && state.events.iter().any(|(event, _)| event.is_err()) {
+            self.passing();
             return;
         }
         state.failed |= !error.is_retryable();
@@ -159,6 +174,7 @@ mod tests {
         queue.error(fault());
         assert!(queue.next().await.is_err());
         assert!(queue.next().now_or_never().is_none());
+        assert_eq!(queue.repeated(), 1, "the second one is only counted");
         queue.error(Error::not_found("gone"));
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::Unexpected);

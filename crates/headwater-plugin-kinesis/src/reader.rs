@@ -76,6 +76,10 @@ impl StreamReader for KinesisStreamReader {
         self.shared.queue.next().await.map(Some)
     }
 
+    fn repeated(&self) -> u64 {
+        self.shared.queue.repeated()
+    }
+
     async fn commit(&mut self, commits: &[(SplitId, Progress)]) -> Result<()> {
         // Kinesis keeps no positions: only ends matter, which let children be read.
         for (split, _) in commits.iter().filter(|(_, progress)| *progress == Progress::End) {

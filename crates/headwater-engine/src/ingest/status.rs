@@ -179,6 +179,15 @@ impl Board {
         inner.changed = true;
     }
 
+    /// Counts calls that the reader has repeated by itself.
+    pub(super) fn repeated(&self, calls: u64) {
+        if calls > 0 {
+            let mut inner = self.lock();
+            inner.status.retries += calls;
+            inner.changed = true;
+        }
+    }
+
     /// Writes down how a split stands.
     pub(super) fn split(
         &self,

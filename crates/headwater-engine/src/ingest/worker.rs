@@ -273,11 +273,15 @@ impl Reading<'_> {
         let mut waits = pauses.iter();
         let mut pause: Option<Instant> = None;
         let mut troubled = false;
+        // What the reader has repeated by itself, as far as it is counted.
+        let mut repeated = 0;
         // One batch is being prepared while the next event is awaited.
         let mut preparing: JoinSet<Result<Prepared>> = JoinSet::new();
         let mut waiting: Option<StreamEvent> = None;
         let mut finished = false;
         loop {
+            self.group.board.repeated(reader.repeated().saturating_sub(repeated));
+            repeated = reader.repeated();
             if preparing.is_empty() {
                 match waiting.take() {
                     Some(StreamEvent::Batch(batch)) => self.prepare(&mut preparing, batch),

@@ -65,6 +65,7 @@ async fn throttling_that_lasts_is_reported_and_passes() {
         }
     }
     assert!(!reported.is_empty());
+    assert_eq!(reader.repeated() + reported.len() as u64, 5, "calls that were repeated");
     assert!(reported.iter().all(|error| error.kind() == ErrorKind::Throttled && error.is_retryable()), "{reported:?}");
 }
 

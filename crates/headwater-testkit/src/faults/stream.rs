@@ -231,6 +231,10 @@ impl StreamReader for ShuffledReader {
         }
     }
 
+    fn repeated(&self) -> u64 {
+        self.inner.repeated()
+    }
+
     async fn commit(&mut self, commits: &[(SplitId, Progress)]) -> Result<()> {
         self.inner.commit(commits).await
     }

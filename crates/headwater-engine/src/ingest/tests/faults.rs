@@ -181,6 +181,18 @@ async fn temporary_errors_are_tried_again_and_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn calls_that_a_reader_repeats_by_itself_are_counted_once() {
+    let world = World::new();
+    for index in 0..200 {
+        world.stream.event("a", index % 5, index, index as f64);
+    }
+    world.stream.script.lock().unwrap().repeated = 7;
+    let mut job = world.start().await;
+    job.wait().await.unwrap();
+    assert_eq!(job.status().retries, 7);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_store_bounds_what_is_read() {
     let mut world = World::new();
     for index in 0..20_000 {

@@ -81,6 +81,8 @@ pub(super) struct Script {
     pub(super) stall_after: Option<usize>,
     /// Fail once in so many calls, for a while.
     pub(super) fail_once_in: usize,
+    /// How many calls a reader repeats by itself before its first event.
+    pub(super) repeated: u64,
     /// Do not finish when all is read.
     pub(super) follow: bool,
     pub(super) seed: u64,
@@ -289,6 +291,10 @@ impl StreamReader for TestReader {
                 None => return Ok(None),
             }
         }
+    }
+
+    fn repeated(&self) -> u64 {
+        if self.assigned { self.stream.script.lock().unwrap().repeated } else { 0 }
     }
 
     async fn commit(&mut self, commits: &[(SplitId, Progress)]) -> Result<()> {

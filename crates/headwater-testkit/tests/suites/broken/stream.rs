@@ -476,6 +476,10 @@ impl StreamReader for Reader {
         self.spoil(event).await
     }
 
+    fn repeated(&self) -> u64 {
+        self.inner.as_ref().map_or(0, |inner| inner.repeated())
+    }
+
     async fn commit(&mut self, commits: &[(SplitId, Progress)]) -> Result<()> {
         self.committed |= !commits.is_empty();
         if self.fault == FailsForForeignCommits {
