@@ -12,9 +12,9 @@
 //!   begins at the lowest of them, store and log each skip what they have. What is committed to the source only mirrors
 //!   them.
 //!
-//! A micro-batch is written as soon as there are records, [one after the other](write). The store is synced, and
+//! A micro-batch is written as soon as there are records, one after the other. The store is synced, and
 //! checkpoints are written, at most once a second, beside what goes on: they speak of a cut, which was taken when a write
-//! began that has landed since. Pieces of logs are [published](publish) by size or after a minute. Between reader and
+//! began that has landed since. Pieces of logs are published by size or after a minute. Between reader and
 //! writer lies a queue bounded in bytes; where a store stalls, the reader is not called, and memory stays bounded.
 //!
 //! # Groups
@@ -46,6 +46,7 @@ mod transform;
 pub(crate) mod windows;
 mod worker;
 mod write;
+mod writing;
 
 #[cfg(test)]
 mod tests;

@@ -9,17 +9,13 @@
 //! the one before was under way: a record that comes alone is written at once, and under load micro-batches grow by
 //! themselves.
 
-use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::definitions::OnError;
-use headwater_core::stream::{
-    AssignedSplit, Progress, ReaderContext, StreamBatch, StreamEvent, StreamReader, StreamSource,
-};
-use headwater_core::{Error, Micros, Result, SplitId};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use headwater_core::stream::{ReaderContext, StreamBatch, StreamEvent, StreamReader, StreamSource};
+use headwater_core::{Error, Micros, Result};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
@@ -32,13 +28,11 @@ use super::sink::{Prepared, Sink};
 use super::status::Board;
 use super::targets::Targets;
 use super::transform::to_view;
+use super::writing::{Commits, Item, Writer};
 use super::{Tuning, blocking, tombstones, windows};
 use crate::project::Project;
 use crate::rows::Serving;
 use crate::view::View;
-
-/// Rows that are absorbed at once: enough to keep a core busy for some milliseconds.
-const ABSORBED_ROWS: usize = 32_768;
 
 /// Views that are read together.
 #[derive(Debug)]
@@ -73,46 +67,6 @@ pub(super) enum Outcome {
     Finished,
     /// Its views have caught up and may join others.
     CaughtUp,
-}
-
-#[allow(clippy::large_enum_variant)] // Nearly all are batches, and few are in the queue.
-enum Item {
-    Assigned(Vec<AssignedSplit>, oneshot::Sender<()>),
-    Batch(Prepared, OwnedSemaphorePermit),
-    /// Write and publish what there is of these splits, then give them up. Without `publish` they are lost already.
-    Revoked {
-        splits: Vec<SplitId>,
-        publish: bool,
-        done: oneshot::Sender<()>,
-    },
-    Ended(SplitId),
-}
-
-/// How far the reader may tell its source that splits are dealt with.
-#[derive(Debug, Default)]
-struct Commits {
-    latest: Mutex<BTreeMap<SplitId, Progress>>,
-    news: Notify,
-}
-
-impl Commits {
-    fn add(&self, commits: BTreeMap<SplitId, Progress>) {
-        if !commits.is_empty() {
-            self.latest.lock().unwrap_or_else(PoisonError::into_inner).extend(commits);
-            self.news.notify_one();
-        }
-    }
-
-    async fn hand_over(&self, reader: &mut dyn StreamReader) {
-        let commits = std::mem::take(&mut *self.latest.lock().unwrap_or_else(PoisonError::into_inner));
-        let commits = commits.into_iter().collect::<Vec<_>>();
-        if !commits.is_empty()
-            && let Err(error) = reader.commit(&commits).await
-        {
-            // The checkpoints are the truth; the next commit says more anyway.
-            tracing::warn!(%error, "the source did not take a commit");
-        }
-    }
 }
 
 /// Reads until told to stop, finished, caught up, or failed. Dropping the future stops at once, like a crash.
@@ -202,7 +156,7 @@ fn sink(group: &Group) -> Result<Sink> {
 }
 
 /// Makes the group's views serve.
-async fn serve(group: &Group) -> Result<()> {
+pub(super) async fn serve(group: &Group) -> Result<()> {
     let online = group.project.online.as_ref();
     for view in &group.views {
         let of_epoch = || windows::serve(&group.project, view);
@@ -399,11 +353,6 @@ impl Reading<'_> {
     }
 }
 
-/// What became of a build.
-fn finished(built: std::result::Result<Result<()>, tokio::task::JoinError>) -> Result<()> {
-    built.map_err(|panic| Error::unexpected("a build of windows died").with_source(panic))?
-}
-
 /// Waits to be told to stop.
 pub(super) async fn told_to(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
@@ -422,180 +371,5 @@ async fn arrived(arrival: &mut watch::Receiver<Option<Outcome>>) -> Outcome {
             // The writing task is gone: others notice.
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// The writing task.
-struct Writer {
-    group: Arc<Group>,
-    sink: Sink,
-    targets: Option<Targets>,
-    arrived: watch::Sender<Option<Outcome>>,
-    commits: Arc<Commits>,
-    /// Epochs that are built while the stream is read.
-    building: JoinSet<Result<()>>,
-    stop: watch::Receiver<bool>,
-}
-
-impl Writer {
-    async fn run(mut self, mut queue: mpsc::Receiver<Item>) -> Result<()> {
-        let interval = self.group.tuning.sync_interval;
-        let mut next_sync = Instant::now() + interval;
-        let mut next = None;
-        loop {
-            let has_room = self.sink.has_room();
-            let item = match next.take() {
-                Some(item) => Some(item),
-                None => tokio::select! {
-                    settled = self.sink.settled() => {
-                        settled?;
-                        if !self.sink.is_writing() {
-                            if self.sink.cut.is_some() {
-                                self.sync_cut().await?;
-                            }
-                            self.sink.write().await?;
-                        }
-                        continue;
-                    }
-                    item = queue.recv(), if has_room => item,
-                    () = sleep_until(next_sync) => {
-                        self.sync_soon().await?;
-                        next_sync = Instant::now() + interval;
-                        continue;
-                    }
-                },
-            };
-            match item {
-                None => break,
-                Some(Item::Batch(prepared, permit)) => {
-                    let mut permits = vec![permit];
-                    let mut rows = self.accept(prepared)?;
-                    // Whatever waits, within reason.
-                    while rows < ABSORBED_ROWS.min(self.group.tuning.micro_batch_rows) {
-                        match queue.try_recv() {
-                            Ok(Item::Batch(prepared, permit)) => {
-                                rows += self.accept(prepared)?;
-                                permits.push(permit);
-                            }
-                            Ok(other) => {
-                                next = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
-                    self.sink.absorb().await?;
-                    self.sink.write().await?;
-                }
-                Some(Item::Assigned(splits, done)) => {
-                    // What an earlier turn of these splits has begun to write is to be seen.
-                    self.sink.flush().await?;
-                    self.sink.settle_logs().await?;
-                    self.sink.assign(&splits).await?;
-                    let _ = done.send(());
-                }
-                Some(Item::Revoked { splits, publish, done }) => {
-                    if publish {
-                        self.sync().await?;
-                    }
-                    self.sink.forget(&splits);
-                    let _ = done.send(());
-                }
-                Some(Item::Ended(split)) => {
-                    self.sink.end(&split);
-                    if let Some(targets) = &mut self.targets {
-                        targets.ended(&split);
-                    }
-                }
-            }
-            if self.sink.logs_are_large() {
-                self.sink.start_publishing()?;
-            }
-            if Instant::now() >= next_sync || self.sink.dead_letters_are_large() {
-                self.sync_soon().await?;
-                next_sync = Instant::now() + interval;
-            } else {
-                self.look_around(false).await?;
-            }
-        }
-        let commits = self.sink.sync().await?;
-        self.commits.add(commits);
-        // Who was not told to stop does what it has begun.
-        while !self.building.is_empty() && !*self.stop.borrow() {
-            tokio::select! {
-                Some(built) = self.building.join_next() => finished(built)?,
-                () = told_to(&mut self.stop) => {}
-            }
-            self.sink.sync().await?;
-        }
-        Ok(())
-    }
-
-    fn accept(&mut self, prepared: Prepared) -> Result<usize> {
-        if let Some(targets) = &mut self.targets {
-            targets.read(&prepared.batch);
-        }
-        let (rows, dead) = self.sink.accept(prepared)?;
-        match dead {
-            Some(letter) if self.group.settings.on_error == OnError::Fail => Err(Error::data(format!(
-                "view `{}` cannot use the record at position `{}` of split `{}`: {}",
-                letter.view, letter.position, letter.split, letter.reason
-            ))),
-            _ => Ok(rows),
-        }
-    }
-
-    /// Takes a cut with the next write, and has it saved when that has landed.
-    async fn sync_soon(&mut self) -> Result<()> {
-        self.sink.cut_is_due = true;
-        self.sink.write().await?;
-        // Nothing was to be written: the cut speaks of what is written already.
-        if self.sink.is_writing() { Ok(()) } else { self.sync_cut().await }
-    }
-
-    async fn sync_cut(&mut self) -> Result<()> {
-        self.look_at_builds()?;
-        let commits = self.sink.sync_cut().await?;
-        self.commits.add(commits);
-        self.look_around(true).await
-    }
-
-    async fn sync(&mut self) -> Result<()> {
-        self.look_at_builds()?;
-        let commits = self.sink.sync().await?;
-        self.commits.add(commits);
-        self.look_around(true).await
-    }
-
-    fn look_at_builds(&mut self) -> Result<()> {
-        while let Some(built) = self.building.try_join_next() {
-            finished(built)?;
-        }
-        Ok(())
-    }
-
-    /// Looks whether all that was to be reached is. Splits of other workers only show in the checkpoints: those are
-    /// asked where `thoroughly`.
-    async fn look_around(&mut self, thoroughly: bool) -> Result<()> {
-        let Some(targets) = &mut self.targets else { return Ok(()) };
-        if !targets.are_reached(&self.sink, thoroughly, &self.group).await? {
-            return Ok(());
-        }
-        // An epoch that is being built is to serve by then.
-        if self.group.until_caught_up && !(self.building.is_empty() && self.sink.epochs_are_settled().await?) {
-            return Ok(());
-        }
-        self.targets = None;
-        if self.group.until_caught_up {
-            self.arrived.send_replace(Some(Outcome::Finished));
-            return Ok(());
-        }
-        self.sink.flush().await?;
-        self.sink.sync_online().await?;
-        serve(&self.group).await?;
-        if self.group.joins {
-            self.arrived.send_replace(Some(Outcome::CaughtUp));
-        }
-        Ok(())
     }
 }
