@@ -129,7 +129,8 @@ impl SplitState {
             end.and_then(|end| end.metadata.get(NEWEST_EVENT)).and_then(|newest| newest.parse().ok())
         };
         let counts = checkpoint.map(|checkpoint| checkpoint.counts).unwrap_or_default();
-        let ended = checkpoint.is_some_and(|checkpoint| checkpoint.ended);
+        // What is read again has not ended until its source says so anew.
+        let ended = checkpoint.is_some_and(|checkpoint| checkpoint.ended && checkpoint.through == judged);
         Self {
             from,
             judged,

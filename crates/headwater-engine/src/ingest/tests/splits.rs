@@ -128,3 +128,22 @@ async fn notes_are_shared_by_the_views_of_a_generation_and_are_no_checkpoints() 
     }
     assert_eq!(both.noted("start").await.unwrap(), None);
 }
+
+#[tokio::test]
+async fn a_log_that_is_switched_on_later_has_the_splits_that_have_ended_too() {
+    let mut world = World::new();
+    world.options.tuning.batch_records = 1;
+    world.stream.script.lock().unwrap().rest_once_in = 1;
+    world.stream.reshard(&["a"], &["b"]);
+    for index in 0..6 {
+        world.stream.event(if index < 4 { "a" } else { "b" }, index, index, 1.0);
+    }
+    let logged = world.views.clone();
+    world.views = vec![Arc::new(View { offline: false, ..view("values", "g1") })];
+    world.run().await;
+    world.views = logged;
+    world.run().await;
+    assert_eq!(world.log().await.len(), 6);
+    let checkpoints = checkpoint::load(world.online.as_ref(), "test", &world.views[0]).await.unwrap();
+    assert!(checkpoints[&SplitId::from("a")].ended);
+}

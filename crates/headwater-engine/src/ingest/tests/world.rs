@@ -83,9 +83,18 @@ pub(super) struct Script {
     pub(super) fail_once_in: usize,
     /// How many calls a reader repeats by itself before its first event.
     pub(super) repeated: u64,
+    /// Rest for a while before one in so many batches, so that what was delivered is written and synced; never for 0.
+    pub(super) rest_once_in: usize,
     /// Do not finish when all is read.
     pub(super) follow: bool,
     pub(super) seed: u64,
+}
+
+/// Where a split comes from, and whether it is over.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lineage {
+    pub(super) parents: Vec<SplitId>,
+    pub(super) closed: bool,
 }
 
 /// A record of a [`TestStream`], with the time that is stored with it.
@@ -100,6 +109,8 @@ pub(super) struct TestRecord {
 #[derive(Debug, Clone, Default)]
 pub(super) struct TestStream {
     pub(super) splits: Arc<Mutex<BTreeMap<SplitId, Vec<TestRecord>>>>,
+    /// Of splits that were closed, and of their children.
+    pub(super) lineage: Arc<Mutex<BTreeMap<SplitId, Lineage>>>,
     pub(super) registry: Option<Arc<dyn SchemaRegistry>>,
     pub(super) deletes: bool,
     pub(super) script: Arc<Mutex<Script>>,
@@ -127,14 +138,37 @@ impl TestStream {
     pub(super) fn event(&self, split: &str, id: i64, ts: i64, value: f64) {
         self.add(split, record(id, ts, None, value));
     }
+
+    /// Closes splits, which are followed by others.
+    pub(super) fn reshard(&self, closed: &[&str], children: &[&str]) {
+        let mut lineage = self.lineage.lock().unwrap();
+        for split in closed {
+            self.splits.lock().unwrap().entry(SplitId::from(*split)).or_default();
+            lineage.entry(SplitId::from(*split)).or_default().closed = true;
+        }
+        for child in children {
+            self.splits.lock().unwrap().entry(SplitId::from(*child)).or_default();
+            lineage.entry(SplitId::from(*child)).or_default().parents.extend(closed.iter().map(|s| SplitId::from(*s)));
+        }
+        self.more.notify_one();
+    }
+
+    fn lineage(&self, split: &SplitId) -> Lineage {
+        self.lineage.lock().unwrap().get(split).cloned().unwrap_or_default()
+    }
 }
 
 pub(super) fn time(ts: i64) -> String {
     let (seconds, micros) = (ts.div_euclid(1_000_000), ts.rem_euclid(1_000_000));
     let (minutes, second) = (seconds.div_euclid(60), seconds.rem_euclid(60));
     let (hours, minute) = (minutes.div_euclid(60), minutes.rem_euclid(60));
-    assert!((0..24).contains(&hours), "tests keep to the first day");
-    format!("1970-01-01T{hours:02}:{minute:02}:{second:02}.{micros:06}Z")
+    let (days, hour) = (hours.div_euclid(24), hours.rem_euclid(24));
+    let day = match days {
+        -1 => "1969-12-31",
+        0 => "1970-01-01",
+        _ => panic!("tests keep to two days"),
+    };
+    format!("{day}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z")
 }
 
 pub(super) fn record(id: i64, ts: i64, created: Option<i64>, value: f64) -> String {
@@ -151,7 +185,7 @@ impl StreamSource for TestStream {
         ]);
         StreamCapabilities {
             bounded: !self.script.lock().unwrap().follow,
-            splits_end: false,
+            splits_end: !self.lineage.lock().unwrap().is_empty(),
             shares_splits: false,
             encoded: true,
             metadata: Some(Arc::new(metadata)),
@@ -178,11 +212,10 @@ impl StreamSource for TestStream {
         let splits = self.splits.lock().unwrap();
         Ok(splits
             .iter()
-            .map(|(split, records)| SplitInfo {
-                split: split.clone(),
-                parents: Vec::new(),
-                end: Some(if records.is_empty() { Position::START } else { Position::from_u64(records.len() as u64) }),
-                closed: false,
+            .map(|(split, records)| {
+                let Lineage { parents, closed } = self.lineage(split);
+                let end = if records.is_empty() { Position::START } else { Position::from_u64(records.len() as u64) };
+                SplitInfo { split: split.clone(), parents, end: Some(end), closed }
             })
             .collect())
     }
@@ -194,6 +227,8 @@ impl StreamSource for TestStream {
             context,
             random,
             next: BTreeMap::new(),
+            said: BTreeSet::new(),
+            over: BTreeSet::new(),
             assigned: false,
             batches: 0,
         }))
@@ -206,34 +241,65 @@ struct TestReader {
     context: ReaderContext,
     random: Random,
     next: BTreeMap<SplitId, usize>,
+    /// Splits of which it was said that they have ended.
+    said: BTreeSet<SplitId>,
+    /// Splits whose end is committed.
+    over: BTreeSet<SplitId>,
     assigned: bool,
     batches: usize,
+}
+
+impl TestReader {
+    /// The splits that can be read now: those that are new, and whose parents are dealt with.
+    async fn look_for_splits(&mut self) -> Result<Vec<AssignedSplit>> {
+        let splits = self.stream.splits.lock().unwrap().keys().cloned().collect::<Vec<_>>();
+        let mut found = Vec::new();
+        for split in splits {
+            if self.next.contains_key(&split) || self.over.contains(&split) {
+                continue;
+            }
+            // Parents have lesser names, and so were looked at before.
+            if !self.stream.lineage(&split).parents.iter().all(|parent| self.over.contains(parent)) {
+                continue;
+            }
+            match self.context.checkpoints.resume(&split).await? {
+                Some(Progress::Through(resume)) => found.push(AssignedSplit { split, resume }),
+                Some(Progress::End) => drop(self.over.insert(split)),
+                None => found.push(AssignedSplit { split, resume: Position::START }),
+            }
+        }
+        for AssignedSplit { split, resume } in &found {
+            self.next.insert(split.clone(), resume.to_u64().unwrap() as usize);
+            self.stream.resumed.lock().unwrap().push((split.clone(), resume.clone()));
+        }
+        Ok(found)
+    }
+
+    /// A split that has ended, and of which that was not said.
+    fn ended(&mut self) -> Option<SplitId> {
+        let splits = self.stream.splits.lock().unwrap();
+        let ended = self.next.iter().find(|(split, next)| {
+            !self.said.contains(*split) && **next == splits[*split].len() && self.stream.lineage(split).closed
+        });
+        let ended = ended.map(|(split, _)| split.clone())?;
+        self.said.insert(ended.clone());
+        Some(ended)
+    }
 }
 
 #[async_trait]
 impl StreamReader for TestReader {
     async fn next(&mut self) -> Result<Option<StreamEvent>> {
-        if !self.assigned {
-            let splits = self.stream.splits.lock().unwrap().keys().cloned().collect::<Vec<_>>();
-            let mut assigned = Vec::new();
-            for split in splits {
-                let resume = match self.context.checkpoints.resume(&split).await? {
-                    Some(Progress::Through(position)) => position,
-                    Some(Progress::End) => continue,
-                    None => Position::START,
-                };
-                self.next.insert(split.clone(), resume.to_u64().unwrap() as usize);
-                self.stream.resumed.lock().unwrap().push((split.clone(), resume.clone()));
-                assigned.push(AssignedSplit { split, resume });
-            }
+        let found = self.look_for_splits().await?;
+        if !found.is_empty() || !self.assigned {
             self.assigned = true;
-            return Ok(Some(StreamEvent::Assigned(assigned)));
+            return Ok(Some(StreamEvent::Assigned(found)));
         }
         loop {
-            let (stall, fail, redeliver, follow) = {
+            let (stall, fail, redeliver, rest, follow) = {
                 let script = self.stream.script.lock().unwrap();
                 let stall = script.stall_after.is_some_and(|after| self.batches >= after);
-                (stall, script.fail_once_in, script.redeliver_once_in, script.follow)
+                (stall, script.fail_once_in, script.redeliver_once_in, script.rest_once_in, script.follow)
             };
             if stall {
                 self.stream.stalled.notify_one();
@@ -242,10 +308,16 @@ impl StreamReader for TestReader {
             if fail > 0 && self.random.once_in(fail) {
                 return Err(headwater_core::Error::new(headwater_core::ErrorKind::Unavailable, "the stream is away"));
             }
+            if rest > 0 && self.random.once_in(rest) {
+                tokio::time::sleep(Duration::from_millis(self.random.below(20) as u64)).await;
+            }
+            if let Some(split) = self.ended() {
+                return Ok(Some(StreamEvent::SplitEnded(split)));
+            }
             let batch = {
                 let splits = self.stream.splits.lock().unwrap();
-                let open = self.next.iter().filter(|(split, next)| **next < splits[*split].len());
-                let open = open.map(|(split, _)| split.clone()).collect::<Vec<_>>();
+                let unread = self.next.iter().filter(|(split, next)| **next < splits[*split].len());
+                let open = unread.map(|(split, _)| split.clone()).collect::<Vec<_>>();
                 if open.is_empty() {
                     None
                 } else {
@@ -287,7 +359,15 @@ impl StreamReader for TestReader {
                     *self.stream.delivered.lock().unwrap() += batch.payload.len();
                     return Ok(Some(StreamEvent::Batch(batch)));
                 }
-                None if follow => self.stream.more.notified().await,
+                // The call ends with the commit of an end, which lets children be read.
+                None if !self.said.is_empty() => std::future::pending().await,
+                None if follow => {
+                    self.stream.more.notified().await;
+                    let found = self.look_for_splits().await?;
+                    if !found.is_empty() {
+                        return Ok(Some(StreamEvent::Assigned(found)));
+                    }
+                }
                 None => return Ok(None),
             }
         }
@@ -299,6 +379,11 @@ impl StreamReader for TestReader {
 
     async fn commit(&mut self, commits: &[(SplitId, Progress)]) -> Result<()> {
         self.stream.committed.lock().unwrap().extend(commits.iter().cloned());
+        for (split, _) in commits.iter().filter(|(_, progress)| *progress == Progress::End) {
+            self.said.remove(split);
+            self.next.remove(split);
+            self.over.insert(split.clone());
+        }
         Ok(())
     }
 
