@@ -147,14 +147,27 @@ impl Job {
             }
         }
         // Whoever asks later should know; that the job ended matters more than that it could say so.
-        let say = async {
-            self.save(true).await?;
-            self.project.online.sync().await
-        };
-        if let Ok(Err(error)) = tokio::time::timeout(HEARTBEAT, say).await {
-            tracing::warn!(%error, "the end of the job could not be recorded");
+        match tokio::time::timeout(HEARTBEAT, self.say_the_end()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the end of the job could not be recorded"),
+            Err(_) => tracing::warn!("the end of the job could not be recorded: the online store does not answer"),
         }
         outcome.map(drop)
+    }
+
+    /// Records the last status, however often that takes: others would wait for a job that seems to run.
+    async fn say_the_end(&self) -> Result<()> {
+        let mut waits = self.options.tuning.pauses().iter();
+        loop {
+            let said = match self.save(true).await {
+                Ok(()) => self.project.online.sync().await,
+                failed => failed,
+            };
+            match said {
+                Err(error) if error.is_retryable() => tokio::time::sleep(waits.next().unwrap_or(HEARTBEAT)).await,
+                said => return said,
+            }
+        }
     }
 
     async fn save(&self, always: bool) -> Result<()> {

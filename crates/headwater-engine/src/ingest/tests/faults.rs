@@ -178,6 +178,7 @@ async fn temporary_errors_are_tried_again_and_counted() {
     assert!(status.retries > 0);
     assert!(status.splits[0].counts.retries > 0);
     assert_eq!(status.retrying, None, "it is over");
+    assert_eq!(jobs(&world.project()).await.unwrap()[0].state, JobState::Stopped, "others know that it is");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
