@@ -85,7 +85,7 @@ impl Writer {
                             if self.sink.cut.is_some() {
                                 self.sync_cut().await?;
                             }
-                            self.sink.write().await?;
+                            self.write().await?;
                         }
                         continue;
                     }
@@ -117,7 +117,7 @@ impl Writer {
                         }
                     }
                     self.sink.absorb().await?;
-                    self.sink.write().await?;
+                    self.write().await?;
                 }
                 Some(Item::Assigned(splits, done)) => {
                     // What an earlier turn of these splits has begun to write is to be seen.
@@ -180,9 +180,14 @@ impl Writer {
     /// Takes a cut with the next write, and has it saved when that has landed.
     async fn sync_soon(&mut self) -> Result<()> {
         self.sink.cut_is_due = true;
+        self.write().await
+    }
+
+    /// Begins the next write, unless one is under way. Where nothing is to be written, a cut that was due speaks of what
+    /// is written already, and is saved.
+    async fn write(&mut self) -> Result<()> {
         self.sink.write().await?;
-        // Nothing was to be written: the cut speaks of what is written already.
-        if self.sink.is_writing() { Ok(()) } else { self.sync_cut().await }
+        if self.sink.is_writing() || self.sink.cut.is_none() { Ok(()) } else { self.sync_cut().await }
     }
 
     async fn sync_cut(&mut self) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use async_trait::async_trait;
@@ -11,9 +12,10 @@ use headwater_core::online::{OnlineRow, Put};
 use headwater_core::{BatchSource, Error, ErrorKind, OfflineStore, OnlineStore, Result, SplitId};
 use headwater_testkit::Random;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::world::*;
-use crate::ingest::{JobState, jobs};
+use crate::ingest::{JobState, checkpoint, jobs};
 
 /// A store that fails once in a while, before or after it has done what was asked.
 #[derive(Debug)]
@@ -209,7 +211,7 @@ async fn a_stalled_store_bounds_what_is_read() {
     let mut last = 0;
     let mut still = 0;
     while still < 50 {
-        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        tokio::time::sleep(Duration::from_millis(2)).await;
         let delivered = *world.stream.delivered.lock().unwrap();
         still = if delivered == last && delivered > 0 { still + 1 } else { 0 };
         last = delivered;
@@ -230,7 +232,7 @@ async fn stopping_a_stalled_job_takes_bounded_time_and_loses_nothing() {
     }
     let (open, gate) = watch::channel(false);
     world.online = Arc::new(Gate { inner: Arc::clone(&inner), open: gate, broken: false });
-    world.options.tuning.stop_timeout = std::time::Duration::from_millis(50);
+    world.options.tuning.stop_timeout = Duration::from_millis(50);
     let mut job = world.start().await;
     // The gate holds one receiver, and each call that stands before it another.
     world.until("a write is stalled", || async { open.receiver_count() > 1 }).await;
@@ -241,6 +243,31 @@ async fn stopping_a_stalled_job_takes_bounded_time_and_loses_nothing() {
     world.online = inner;
     world.run().await;
     assert_eq!(world.log().await.len(), 100);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_checkpoint_that_came_due_in_a_write_is_saved_when_that_has_landed() {
+    let mut world = World::new();
+    world.stream.event("a", 1, 10, 1.0);
+    world.stream.script.lock().unwrap().follow = true;
+    let (open, gate) = watch::channel(true);
+    world.online = Arc::new(Gate { inner: Arc::clone(&world.online), open: gate, broken: false });
+    world.options.tuning.sync_interval = Duration::from_secs(4);
+    let saved = async |through| {
+        let checkpoints = checkpoint::load(world.online.as_ref(), "test", &world.views[0]).await.unwrap();
+        checkpoints.values().any(|checkpoint| checkpoint.through.to_u64() == Some(through))
+    };
+    let mut job = world.start().await;
+    world.until("the first is saved", || saved(1)).await;
+    open.send_replace(false);
+    world.stream.event("a", 1, 20, 2.0);
+    world.until("a write is stalled", || async { open.receiver_count() > 1 }).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    open.send_replace(true);
+    let landed = Instant::now();
+    world.until("the second is saved", || saved(2)).await;
+    assert!(landed.elapsed() < Duration::from_secs(1), "it waited for the next one for {:?}", landed.elapsed());
+    job.stop().await.unwrap();
 }
 
 #[tokio::test]
@@ -262,7 +289,7 @@ async fn a_permanent_error_fails_the_job_and_says_why() {
 #[tokio::test]
 async fn stop_writes_publishes_and_commits_what_was_read() {
     let mut world = World::new();
-    world.options.tuning.log_interval = std::time::Duration::from_secs(3_600);
+    world.options.tuning.log_interval = Duration::from_secs(3_600);
     world.stream.script.lock().unwrap().follow = true;
     world.stream.event("a", 1, 10, 1.0);
     let mut job = world.start().await;
