@@ -129,6 +129,11 @@ impl Build<'_> {
         self.calls.run(|| epoch.write_progress(online, self.name(), &view.name, splits.clone())).await?;
         let done = EpochState::CatchingUp;
         self.calls.run(|| epoch.write(online, self.name(), &view.name, done, progress.now)).await?;
+        // Who was away between the two has written of rows that others have thrown away.
+        if let Err(error) = lease.check().await {
+            self.calls.run(|| epoch.remove(online, self.name(), &view.name)).await?;
+            return Err(error);
+        }
         if epochs.serving.is_none() {
             self.calls.run(|| epoch.serve(online, self.name(), &view.name, project.clock.now())).await?;
         }

@@ -101,14 +101,28 @@ impl Wanted {
             tokio::spawn(async move {
                 for count in 1_u64.. {
                     tokio::time::sleep(pause).await;
-                    if let Err(error) = online.put(&table, vec![renewal(&key, count)]).await {
-                        tracing::warn!(%error, "a lease could not be renewed");
+                    match renew(online.as_ref(), &table, &key, count).await {
+                        Ok(true) => {}
+                        Ok(false) => {
+                            tracing::warn!("a lease is lost: its holder was taken for dead");
+                            return;
+                        }
+                        Err(error) => tracing::warn!(%error, "a lease could not be renewed"),
                     }
                 }
             })
         };
         Lease { online, table, key, renewing }
     }
+}
+
+/// Shows that the holder is alive. False where others have taken it for dead: the lease may be theirs by now, and must
+/// not come back.
+async fn renew(online: &dyn OnlineStore, table: &str, key: &Bytes, count: u64) -> Result<bool> {
+    if online.get(table, std::slice::from_ref(key)).await?.iter().all(Option::is_none) {
+        return Ok(false);
+    }
+    online.put(table, vec![renewal(key, count)]).await.map(|_| true)
 }
 
 fn renewal(key: &Bytes, count: u64) -> OnlineRow {

@@ -117,3 +117,22 @@ async fn one_at_a_time_holds_a_lease_and_a_dead_holder_is_followed() {
     let lease = wanted.take(Duration::from_secs(60), never).await.unwrap().unwrap();
     lease.release().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_was_taken_for_dead_does_not_come_back() {
+    let online = Arc::new(MemoryOnlineStore::new());
+    let expires = Duration::from_secs(10);
+    let (project, view, generation) = ("p".into(), "v".into(), "g1".into());
+    let wanted = Wanted { online: Arc::clone(&online) as _, project, view, generation, expires };
+    let never = || async { Ok(None::<()>) };
+    let lost = wanted.take(Duration::ZERO, never).await.unwrap().unwrap();
+    // What others do when its row stands still for too long.
+    let rows = online.get_prefixes("p/_epochs", &[Bytes::new()]).await.unwrap().remove(0);
+    online.delete("p/_epochs", &[rows[0].key.clone()]).await.unwrap();
+    let taken = wanted.take(Duration::ZERO, never).await.unwrap().unwrap();
+    tokio::time::sleep(expires).await;
+    assert_eq!(lost.check().await.unwrap_err().kind(), ErrorKind::Conflict);
+    taken.check().await.unwrap();
+    lost.release().await.unwrap();
+    taken.release().await.unwrap();
+}
