@@ -17,6 +17,7 @@ use crate::ingest::{Checkpoint, Counts, JobState, forget_notes, jobs, load_check
 use crate::project::Project;
 use crate::rows::{checkpoints_table, log_rows};
 use crate::view::{View, ViewRows};
+use crate::windows::epoch::{self, SplitProgress};
 
 /// The metadata of a piece of a log that skips records: the position after which they are missing.
 pub(super) const SKIPPED: &str = "skipped_after";
@@ -192,6 +193,21 @@ async fn starts(
     }
 }
 
+/// Says that the windows of a view have everything up to `targets`: nothing more comes of what was skipped.
+async fn skip_in_windows(project: &Project, view: &View, targets: &BTreeMap<SplitId, Position>) -> Result<()> {
+    let (online, name) = (project.online.as_ref(), &project.definitions.project);
+    for entry in epoch::load(online, name, &view.name, &view.generation).await?.all {
+        let behind = targets.iter().filter_map(|(split, target)| {
+            let known = entry.splits.get(split)?;
+            let skipped = SplitProgress { through: target.clone(), caught_up: known.caught_up };
+            (known.through < *target).then(|| (split.clone(), skipped))
+        });
+        let behind = behind.collect::<Vec<_>>();
+        entry.epoch.write_progress(online, name, &view.name, behind).await?;
+    }
+    Ok(())
+}
+
 /// Moves a view on to `targets`: first its log, so that a checkpoint never speaks of what the log lacks.
 async fn move_view(
     project: &Project,
@@ -238,6 +254,9 @@ async fn move_view(
         }
     }
     let moved = rows.len();
+    if moved > 0 && view.windows.is_some() {
+        skip_in_windows(project, view, targets).await?;
+    }
     if moved > 0 {
         project.online.put(&checkpoints_table(&project.definitions.project), rows).await?;
     }

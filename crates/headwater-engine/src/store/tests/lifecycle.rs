@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::Float64Type;
-use headwater_core::definitions::{Definitions, Entity, FeatureView, Source, StreamSettings, ValueType};
+use headwater_core::definitions::{Aggregation, Definitions, Entity, FeatureView, Source, StreamSettings, ValueType};
 use headwater_core::memory::{MemoryOfflineStore, MemoryOnlineStore, MemoryStreamSource};
 use headwater_core::offline::{LogId, LogRange, OfflineStore};
 use headwater_core::online::{OnlineRow, OnlineStore};
@@ -275,6 +275,21 @@ async fn a_reset_forward_skips_and_says_so() {
     assert_eq!(read(&store, "stats:rate", 2).await, json!([null, "NOT_FOUND"]));
     assert_eq!(read(&store, "stats:rate", 3).await, json!([0.4, "PRESENT"]));
     assert_eq!(logged(&history(&store, &[(1, DAY), (2, DAY), (3, DAY)]).await), [0.1, 0.4]);
+}
+
+#[tokio::test]
+async fn a_reset_forward_skips_in_windows_without_a_log_too() {
+    let world = World::new("forward windows");
+    let counts = FeatureView::stream("counts", "drivers").entity("driver").aggregation(Aggregation::count());
+    let store = world.open(world.definitions("skipped").view(counts)).await;
+    store.apply().await.unwrap();
+    world.append(&[(1, DAY - 9, 0.1)]);
+    ingest(&store).await;
+    world.append(&[(1, DAY - 8, 0.2), (1, DAY - 7, 0.3)]);
+    store.reset("drivers", StartPosition::Latest).await.unwrap();
+    world.append(&[(1, DAY - 6, 0.4)]);
+    ingest(&store).await;
+    assert_eq!(read(&store, "counts:count", 1).await, json!([2, "PRESENT"]));
 }
 
 #[tokio::test]
