@@ -13,6 +13,7 @@ use crate::plan::Plan;
 use crate::project::Project;
 use crate::rows::{Serving, table_prefix, values_table};
 use crate::state::{Lock, State, plan};
+use crate::windows::epoch;
 
 /// What a compaction did to one log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -108,6 +109,7 @@ impl FeatureStore {
             let removed = project.views.iter().all(|known| known.name != view);
             if !current && (superseded || removed) {
                 project.online.drop_table(&values_table(name, &view, &generation)).await?;
+                epoch::remove_all(project.online.as_ref(), name, &view, &generation).await?;
             }
         }
         Ok(())

@@ -264,6 +264,20 @@ pub(crate) async fn load(online: &dyn OnlineStore, project: &str, view: &str, ge
     Ok(out)
 }
 
+/// Removes all epochs of a view's generation, which is not read any more.
+///
+/// # Errors
+/// The store's. What is left then is removed by calling again.
+pub(crate) async fn remove_all(online: &dyn OnlineStore, project: &str, view: &str, generation: &str) -> Result<()> {
+    let of_generation = format!("{project}/{view}/{generation}/");
+    for found in online.tables().await?.iter().filter(|table| table.starts_with(&of_generation)) {
+        online.drop_table(found).await?;
+    }
+    let rows = online.get_prefixes(&epochs_table(project), &[Bytes::from(prefix(view, generation))]).await?;
+    let keys = rows.into_iter().flatten().map(|row| row.key).collect::<Vec<_>>();
+    if keys.is_empty() { Ok(()) } else { online.delete(&epochs_table(project), &keys).await }
+}
+
 /// Names the next epoch after `epochs`. Two builders that know the same ones give different names.
 pub(crate) fn next_id(epochs: &Epochs) -> String {
     let number = |id: &str| id.split('-').next().and_then(|number| number.parse::<u64>().ok()).unwrap_or(0);

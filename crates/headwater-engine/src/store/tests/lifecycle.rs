@@ -24,6 +24,7 @@ use crate::history::{EntityRows, HistoryOptions};
 use crate::ingest::{IngestOptions, JobState};
 use crate::rows::log_rows;
 use crate::view::ViewRows;
+use crate::windows::epoch;
 
 static STREAMS: LazyLock<Mutex<BTreeMap<String, MemoryStreamSource>>> = LazyLock::new(Mutex::default);
 
@@ -290,6 +291,36 @@ async fn a_reset_forward_skips_in_windows_without_a_log_too() {
     world.append(&[(1, DAY - 6, 0.4)]);
     ingest(&store).await;
     assert_eq!(read(&store, "counts:count", 1).await, json!([2, "PRESENT"]));
+}
+
+#[tokio::test]
+async fn windows_of_a_generation_that_no_longer_serves_are_dropped() {
+    let world = World::new("window generations");
+    let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
+    let store = world.open(world.definitions("dropped").view(counts.aggregation(Aggregation::count()))).await;
+    store.apply().await.unwrap();
+    world.append(&[(1, DAY - 9, 0.1)]);
+    ingest(&store).await;
+    let generation = async || {
+        let views = store.status().await.unwrap().views;
+        views.into_iter().find(|view| view.view == "counts").unwrap().generation
+    };
+    let left = async |generation: &str| {
+        let tables = world.online.tables().await.unwrap();
+        let epochs = epoch::load(world.online.as_ref(), "dropped", "counts", generation).await.unwrap();
+        (tables.iter().filter(|table| table.contains(generation)).count(), epochs.all.len())
+    };
+    let old = generation().await;
+    world.clock.advance(1);
+    store.reset("drivers", StartPosition::Earliest).await.unwrap();
+    store.compact().await.unwrap();
+    assert_eq!(left(&old).await, (1, 1), "it serves");
+    ingest(&store).await;
+    store.compact().await.unwrap();
+    assert_eq!(left(&old).await, (0, 0));
+    assert_eq!(left(&generation().await).await, (1, 1));
+    world.clock.advance(2_000_000);
+    assert_eq!(read(&store, "counts:count", 1).await, json!([1, "PRESENT"]));
 }
 
 #[tokio::test]
