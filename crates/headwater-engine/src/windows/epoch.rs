@@ -18,12 +18,15 @@
 pub(crate) mod lease;
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
 
 use bytes::Bytes;
 use headwater_core::online::OnlineRow;
 use headwater_core::{Error, ErrorKind, Micros, OnlineStore, Position, Result, SplitId};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Windows;
 
@@ -144,7 +147,7 @@ fn key(view: &str, generation: &str, rest: &[&[u8]]) -> Bytes {
     [prefix(view, generation), rest.concat()].concat().into()
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 struct Versioned<T> {
     version: u32,
     #[serde(flatten)]
@@ -170,26 +173,66 @@ struct StoredServing {
     since: Micros,
 }
 
+/// As [`StoredServing`], where the epoch is known by name.
+#[derive(Deserialize)]
+struct StoredSince {
+    epoch: StoredName,
+    since: Micros,
+}
+
+#[derive(Deserialize)]
+struct StoredName {
+    id: String,
+}
+
 fn encode(value: impl Serialize) -> Result<Bytes> {
     serde_json::to_vec(&Versioned { version: FORMAT_VERSION, value })
         .map(Bytes::from)
         .map_err(|error| Error::unexpected("an epoch cannot be written").with_source(error))
 }
 
-fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
-    #[derive(Deserialize)]
-    struct Version {
-        version: u32,
+/// What was read: a value, or the number of a version that is not known.
+struct Read<T>(std::result::Result<T, u32>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Read<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = Read<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a version and what is of it")
+            }
+
+            // The version comes first, so that the rest is read once, as what it is.
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                match map.next_entry::<String, u32>()? {
+                    Some((key, FORMAT_VERSION)) if key == "version" => {
+                        T::deserialize(MapAccessDeserializer::new(map)).map(|value| Read(Ok(value)))
+                    }
+                    Some((key, version)) if key == "version" => {
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        Ok(Read(Err(version)))
+                    }
+                    _ => Err(A::Error::missing_field("version")),
+                }
+            }
+        }
+
+        deserializer.deserialize_map(Fields(PhantomData))
     }
-    let damaged = |error| Error::corrupt("the row of an epoch cannot be read").with_source(error);
-    let Version { version } = serde_json::from_slice(value).map_err(damaged)?;
-    if version != FORMAT_VERSION {
-        return Err(Error::new(
+}
+
+fn decode<T: DeserializeOwned>(value: &[u8]) -> Result<T> {
+    let read = serde_json::from_slice::<Read<T>>(value);
+    let read = read.map_err(|error| Error::corrupt("the row of an epoch cannot be read").with_source(error))?;
+    read.0.map_err(|version| {
+        Error::new(
             ErrorKind::FormatVersion,
             format!("an epoch has format version `{version}`; this release knows `{FORMAT_VERSION}`"),
-        ));
-    }
-    serde_json::from_slice::<Versioned<T>>(value).map(|stored| stored.value).map_err(damaged)
+        )
+    })
 }
 
 /// The epoch of a view's generation that reads go to; `None` where none was built: the view was never ingested and never
@@ -232,6 +275,7 @@ pub(crate) async fn load(online: &dyn OnlineStore, project: &str, view: &str, ge
     let rows = online.get_prefixes(&epochs_table(project), &[prefix]).await?;
     let mut out = Epochs::default();
     let mut progress: BTreeMap<String, BTreeMap<SplitId, SplitProgress>> = BTreeMap::new();
+    let mut serving = None;
     for row in rows.into_iter().flatten() {
         let rest = row.key.slice(length..);
         match rest.split_first() {
@@ -250,16 +294,22 @@ pub(crate) async fn load(online: &dyn OnlineStore, project: &str, view: &str, ge
                 let done = SplitProgress { through, caught_up: stored.caught_up };
                 progress.entry(id).or_default().insert(split, done);
             }
-            Some((b's', _)) => {
-                let StoredServing { epoch, since } = decode(&row.value)?;
-                out.serving = Some((epoch, since));
-            }
+            Some((b's', _)) => serving = Some(row.value),
             _ => {}
         }
     }
     out.all.sort_by(|a, b| a.epoch.id.cmp(&b.epoch.id));
     for entry in &mut out.all {
         entry.splits = progress.remove(&entry.epoch.id).unwrap_or_default();
+    }
+    if let Some(value) = serving {
+        // The epoch is nearly always among the others, and its aggregations may be many: they are read once.
+        let StoredSince { epoch: StoredName { id }, since } = decode(&value)?;
+        let epoch = match out.entry(&id) {
+            Some(entry) => entry.epoch.clone(),
+            None => decode::<StoredServing>(&value)?.epoch,
+        };
+        out.serving = Some((epoch, since));
     }
     Ok(out)
 }
