@@ -1,22 +1,21 @@
 //! Windowed views: any stream, any restarts, any builds of epochs in between end in what the events themselves give,
 //! online and offline.
-//!
-//! `PROPTEST_CASES` says how many streams are tried; the test command's slow lane tries 2,000.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 
-use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, TimestampMicrosecondArray};
-use headwater_core::definitions::{AggregateFunction as F, Field, Source, ValueType};
+use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::datatypes::{DataType, Field as ArrowField, Schema, SchemaRef};
+use headwater_core::definitions::{AggregateFunction as F, Field, RecordFormat, Source, ValueType, timestamp_type};
 use headwater_core::memory::MemoryBatchSource;
 use headwater_core::options::Options;
 use headwater_core::plugin::{Plugin, Role};
+use headwater_core::stream::METADATA_TIMESTAMP;
+use headwater_core::time::Clock;
+use headwater_core::transform::{Identity, Transform};
 use headwater_core::{ErrorKind, Micros, Result, SplitId};
-use headwater_testkit::{Random, seeds};
 use serde_json::json;
 
-use super::dead_letters::Superstitious;
-use super::faults::Flaky;
 use super::world::*;
 use crate::history::{EntityRows, HistoryOptions};
 use crate::ingest::windows::load;
@@ -45,20 +44,56 @@ static TABLE: Plugin = Plugin::new("windows_table", "0").with_batch(Role::new::<
     Ok(Arc::new(tables.get(&table).cloned().unwrap_or_else(|| MemoryBatchSource::new(table))))
 }));
 
-/// An event: split, id, event time, value. A batch row has no split.
-#[derive(Debug, Clone)]
+/// The columns that aggregations are computed from.
+const COLUMNS: [(&str, ValueType); 3] =
+    [("value", ValueType::Float64), ("number", ValueType::Int64), ("word", ValueType::String)];
+
+/// An event. A batch row has no split.
+#[derive(Debug, Clone, Default)]
 struct Event {
     split: Option<&'static str>,
     id: i64,
     ts: Micros,
+    created: Option<Micros>,
     value: Option<f64>,
+    number: Option<i64>,
+    word: Option<&'static str>,
 }
 
 impl Event {
     fn record(&self) -> String {
-        let value = self.value.map_or_else(|| "null".into(), |value| value.to_string());
-        format!(r#"{{"id":{},"ts":"{}","created":null,"value":{value}}}"#, self.id, time(self.ts))
+        let text = |text: Option<String>| text.map_or_else(|| "null".to_owned(), |text| format!("\"{text}\""));
+        format!(
+            r#"{{"id":{},"ts":"{}","created":{},"value":{},"number":{},"word":{}}}"#,
+            self.id,
+            time(self.ts),
+            text(self.created.map(time)),
+            // As text a float may be NaN, and keeps the sign of zero.
+            text(self.value.map(|value| format!("{value:?}"))),
+            text(self.number.map(|number| number.to_string())),
+            text(self.word.map(str::to_owned))
+        )
     }
+
+    /// The value of a column; `None` for a null.
+    fn column(&self, column: usize) -> Option<Value> {
+        match column {
+            0 => self.value.map(Value::Float),
+            1 => self.number.map(|number| Value::Int(number.into())),
+            _ => self.word.map(|word| Value::Text(word.into())),
+        }
+    }
+}
+
+/// The columns of a record.
+fn columns() -> SchemaRef {
+    let field = |name: &str, dtype: DataType| ArrowField::new(name, dtype, true);
+    let own = COLUMNS.map(|(name, dtype)| field(name, dtype.to_arrow()));
+    let mut fields =
+        vec![field("id", DataType::Int64), field("ts", timestamp_type()), field("created", timestamp_type())];
+    fields.extend(own);
+    fields.push(field(METADATA_TIMESTAMP, timestamp_type()));
+    Arc::new(Schema::new(fields))
 }
 
 const FUNCTIONS: [F; 11] = [
@@ -75,8 +110,14 @@ const FUNCTIONS: [F; 11] = [
     F::ApproxPercentile { percentile: 0.75 },
 ];
 
-/// Every function over two windows and a lifetime. Variants differ in their windows.
+/// Every function over two windows and a lifetime, of the column `value`. Variants differ in their windows.
 fn windowed(variant: usize) -> View {
+    windowed_over(variant, |_, _| Some(0), &format!("w{variant}"))
+}
+
+/// As [`windowed`]; `column` chooses for each function and window a column, of which the first from there on that the
+/// function takes is meant, or leaves it out.
+fn windowed_over(variant: usize, column: impl Fn(usize, usize) -> Option<usize>, fingerprint: &str) -> View {
     let window = |length, hop| Some(Window { length, hop });
     let windows = match variant {
         0 => [window(60 * SECOND, 7 * SECOND), window(10 * SECOND, 10 * SECOND / 12), None],
@@ -84,7 +125,6 @@ fn windowed(variant: usize) -> View {
         // Without a lifetime, for which everything that there is is needed.
         _ => [window(60 * SECOND, 7 * SECOND), window(20 * SECOND, 5 * SECOND), window(20 * SECOND, 20 * SECOND)],
     };
-    let columns = vec![Field::new("value", ValueType::Float64)];
     let mut features = vec![WindowFeature {
         field: Field::new("rows", ValueType::Int64),
         function: F::Count,
@@ -92,17 +132,20 @@ fn windowed(variant: usize) -> View {
         window: *windows.last().unwrap(),
     }];
     for (at, window) in windows.into_iter().enumerate() {
-        features.extend(FUNCTIONS.into_iter().map(|function| WindowFeature {
-            field: Field::new(format!("{function}_{at}"), output_type(function, Some(&ValueType::Float64)).unwrap()),
-            function,
-            column: Some(0),
-            window,
+        features.extend(FUNCTIONS.into_iter().enumerate().filter_map(|(index, function)| {
+            let fits = |column: usize| Some((column, output_type(function, Some(&COLUMNS[column].1)).ok()?));
+            let (column, dtype) = (column(index, at)?..).find_map(|column| fits(column % COLUMNS.len())).unwrap();
+            let field = Field::new(format!("{function}_{at}"), dtype);
+            Some(WindowFeature { field, function, column: Some(column), window })
         }));
     }
     let mut view = view("values", "g1");
-    view.created = None;
+    let stream = view.stream.as_mut().unwrap();
+    stream.input = columns();
+    stream.transform = Identity.plan(&columns()).unwrap();
     view.features = features.iter().map(|feature| feature.field.clone()).collect();
-    view.windows = Some(Arc::new(Windows { columns, features, fingerprint: format!("w{variant}") }));
+    let columns = COLUMNS.map(|(name, dtype)| Field::new(name, dtype)).to_vec();
+    view.windows = Some(Arc::new(Windows { columns, features, fingerprint: fingerprint.into() }));
     view.batch = Some(BatchInput { source: "history".into(), columns: BTreeMap::new() });
     view
 }
@@ -113,6 +156,9 @@ fn world(test: &str, view: View, batch: &[Event]) -> World {
     world.registry = world.registry.with(&TABLE).unwrap();
     let source = Source::batch("history", "windows_table").option("table", test.to_owned());
     world.definitions = world.definitions.source(source);
+    world.settings().record_format = Some(RecordFormat::json(
+        "id bigint, ts timestamp, created timestamp, value double, number bigint, word string",
+    ));
     world.views = vec![view.into()];
     world.clock.set(300 * SECOND);
     table(test, batch);
@@ -122,10 +168,13 @@ fn world(test: &str, view: View, batch: &[Event]) -> World {
 fn table(test: &str, rows: &[Event]) {
     let table = MemoryBatchSource::new(test).with_fragment_rows(7);
     for (at, rows) in rows.chunks(20).enumerate() {
-        let columns: [(&str, ArrayRef); 3] = [
+        let columns: [(&str, ArrayRef); 6] = [
             ("id", Arc::new(rows.iter().map(|row| Some(row.id)).collect::<Int64Array>())),
-            ("ts", times(rows.iter().map(|row| row.ts))),
+            ("ts", times(rows.iter().map(|row| Some(row.ts)))),
+            ("created", times(rows.iter().map(|row| row.created))),
             ("value", Arc::new(rows.iter().map(|row| row.value).collect::<Float64Array>())),
+            ("number", Arc::new(rows.iter().map(|row| row.number).collect::<Int64Array>())),
+            ("word", Arc::new(rows.iter().map(|row| row.word).collect::<StringArray>())),
         ];
         let columns = columns.map(|(name, column)| (name, column, true));
         table.add(
@@ -136,56 +185,85 @@ fn table(test: &str, rows: &[Event]) {
     TABLES.lock().unwrap().insert(test.into(), table);
 }
 
-fn times(times: impl Iterator<Item = Micros>) -> ArrayRef {
-    Arc::new(TimestampMicrosecondArray::from_iter_values(times).with_timezone("UTC"))
+fn times(times: impl Iterator<Item = Option<Micros>>) -> ArrayRef {
+    Arc::new(times.collect::<TimestampMicrosecondArray>().with_timezone("UTC"))
 }
 
-/// The features of an entity at `t`, from the events themselves: batch rows before `log_from`, events from it on. Batch
+/// The events that count, of each entity, oldest version first: batch rows before `log_from`, events from it on. Batch
 /// rows stand in order of their files, events in order of their splits' positions.
-fn naive(view: &View, batch: &[Event], events: &[Event], log_from: Option<Micros>, id: i64, t: Micros) -> Vec<Value> {
-    let counts = |event: &&Event| match (event.split, log_from) {
-        _ if event.id != id => false,
-        (None, None) => false,
-        (None, Some(from)) => event.ts < from,
-        (Some(_), from) => from.is_none_or(|from| event.ts >= from),
-    };
-    let mut rows = batch.iter().chain(events).filter(counts).collect::<Vec<_>>();
-    // Stable, so that rows of one file or split keep their order.
-    rows.sort_by(|a, b| (a.ts, a.split).cmp(&(b.ts, b.split)));
-    let feature = |feature: &WindowFeature| {
-        let from = feature.window.map_or(Micros::MIN, |window| window.start(t));
-        let inside = rows.iter().filter(|row| (from..=t).contains(&row.ts));
-        let values = inside.filter_map(|row| match feature.column {
-            None => Some(Value::Int(1)),
-            Some(_) => row.value.map(Value::Float),
-        });
-        aggregate(feature.function, values.collect())
-    };
-    view.windows.as_ref().unwrap().features.iter().map(feature).collect()
+#[derive(Debug)]
+struct Truth<'a>(BTreeMap<i64, Vec<&'a Event>>);
+
+impl<'a> Truth<'a> {
+    fn new(batch: &'a [Event], events: &'a [Event], log_from: Option<Micros>) -> Self {
+        let counts = |event: &&Event| match (event.split, log_from) {
+            (None, None) => false,
+            (None, Some(from)) => event.ts < from,
+            (Some(_), from) => from.is_none_or(|from| event.ts >= from),
+        };
+        let mut rows: BTreeMap<i64, Vec<&Event>> = BTreeMap::new();
+        for event in batch.iter().chain(events).filter(counts) {
+            rows.entry(event.id).or_default().push(event);
+        }
+        // Stable, so that rows of one file or split keep their order.
+        rows.values_mut().for_each(|rows| rows.sort_by_key(|row| (row.ts, row.created, row.split)));
+        Self(rows)
+    }
+
+    fn rows(&self, id: i64) -> &[&'a Event] {
+        self.0.get(&id).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// The time that an online read at `now` is of.
+    fn read_at(&self, id: i64, now: Micros) -> Micros {
+        self.rows(id).last().map_or(now, |row| row.ts.max(now))
+    }
+
+    /// The features of an entity at `t`; `by_created`: of what was made by then.
+    fn features(&self, view: &View, id: i64, t: Micros, by_created: bool) -> Vec<Value> {
+        let made = |row: &&&Event| !by_created || row.created.is_none_or(|created| created <= t);
+        let rows = self.rows(id).iter().filter(|row| row.ts <= t).filter(made).collect::<Vec<_>>();
+        let feature = |feature: &WindowFeature| {
+            let from = feature.window.map_or(Micros::MIN, |window| {
+                let from = t - window.length;
+                from.div_euclid(window.hop) * window.hop
+            });
+            let inside = rows.iter().filter(|row| row.ts >= from);
+            let values = inside.filter_map(|row| match feature.column {
+                None => Some(Value::Int(1)),
+                Some(column) => row.column(column),
+            });
+            aggregate(feature.function, values.collect())
+        };
+        view.windows.as_ref().unwrap().features.iter().map(feature).collect()
+    }
 }
 
-async fn online(project: &Project, ids: &[i64]) -> Vec<Vec<Value>> {
+/// What is served, and the time that each row is of.
+async fn online(project: &Project, serving: &store::Serving, ids: &[i64]) -> (Vec<Vec<Value>>, Vec<Micros>) {
     let entities: store::EntityColumns = serde_json::from_str(&json!({ "id": ids }).to_string()).unwrap();
     let features = Features::names(["values"]);
-    let answer =
-        store::get_online_features(project, &store::Serving::default(), &features, &entities.into(), false).await;
+    let answer = store::get_online_features(project, serving, &features, &entities.into(), false).await;
     let columns = &answer.unwrap().columns[1..];
-    (0..ids.len()).map(|row| columns.iter().map(|column| value(&column.values, row)).collect()).collect()
+    let rows = (0..ids.len()).map(|row| columns.iter().map(|column| value(&column.values, row)).collect()).collect();
+    (rows, columns[0].event_timestamps.to_vec())
 }
 
-async fn offline(project: &Project, ids: &[i64], t: Micros) -> Vec<Vec<Value>> {
+/// A training set of entities and times.
+async fn offline(project: &Project, asked: &[(i64, Micros)], by_created: bool) -> Vec<Vec<Value>> {
     let rows = RecordBatch::try_from_iter([
-        ("id", Arc::new(Int64Array::from(ids.to_vec())) as ArrayRef),
-        ("event_timestamp", times(ids.iter().map(|_| t))),
+        ("id", Arc::new(Int64Array::from_iter_values(asked.iter().map(|(id, _)| *id))) as ArrayRef),
+        ("event_timestamp", times(asked.iter().map(|(_, t)| Some(*t)))),
     ])
     .unwrap();
     let entities = EntityRows::new(rows.schema(), vec![rows]).unwrap();
     let features = Features::names(["values"]);
-    let options = HistoryOptions { threads: Some(1), ..HistoryOptions::default() };
+    let options =
+        HistoryOptions { threads: Some(1), filter_by_created_timestamp: by_created, ..HistoryOptions::default() };
     let set = store::get_historical_features(project, entities, &features, false, options).await.unwrap();
     let batches = set.collect().await.unwrap();
     let rows = arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap();
-    (0..ids.len()).map(|row| rows.columns()[2..].iter().map(|column| value(column, row)).collect()).collect()
+    (0..asked.len()).map(|row| rows.columns()[2..].iter().map(|column| value(column, row)).collect()).collect()
 }
 
 async fn epochs(world: &World) -> Epochs {
@@ -202,46 +280,56 @@ async fn materialize(world: &World, start: Micros, end: Micros) -> Result<Materi
     store::materialize_windows(&project, &view, &store::Between::Between(start, end), None, &tuning).await
 }
 
-/// Compares online, offline and the events themselves, at a few times.
-async fn compare(world: &World, batch: &[Event], events: &[Event], what: &str) {
-    let (project, view) = (world.project(), &world.views[0]);
-    let from = log_from(world).await;
-    let newest = batch.iter().chain(events).map(|event| event.ts).max().unwrap_or(0);
-    let ids = (0..8).collect::<Vec<i64>>();
-    for after in [0, 13 * SECOND, 45 * SECOND] {
-        let t = newest + after;
-        world.clock.set(t);
-        let online = online(&project, &ids).await;
-        let offline = if view.offline { Some(offline(&project, &ids, t).await) } else { None };
-        for (row, id) in ids.iter().enumerate() {
-            let wanted = naive(view, batch, events, from, *id, t);
-            for (feature, wanted) in wanted.iter().enumerate() {
-                let of = &view.windows.as_ref().unwrap().features[feature];
-                let say = format!("{what}: `{}` of {id} at {t}, log from {from:?}", of.field.name);
-                let got = &online[row][feature];
-                assert!(agrees(of.function, got, wanted), "{say}: online {got:?}, wanted {wanted:?}");
-                if let Some(offline) = &offline {
-                    let got = &offline[row][feature];
-                    assert!(agrees(of.function, got, wanted), "{say}: offline {got:?}, wanted {wanted:?}");
-                }
-            }
-        }
+fn assert_agree(view: &View, got: &[Value], wanted: &[Value], what: impl Fn() -> String) {
+    for (feature, (got, wanted)) in view.windows.as_ref().unwrap().features.iter().zip(got.iter().zip(wanted)) {
+        let name = &feature.field.name;
+        assert!(agrees(feature.function, got, wanted), "{}: `{name}` is {got:?}, wanted {wanted:?}", what());
     }
-    world.clock.set(300 * SECOND);
 }
 
-fn random_rows(random: &mut Random, most: usize, splits: &[Option<&'static str>], before: usize) -> Vec<Event> {
-    let (count, ids) = (random.below(most), 1 + random.below(7));
-    let scale = if random.once_in(2) { 1.0 } else { 0.37 };
-    (0..count)
-        .map(|_| Event {
-            split: splits[random.below(splits.len())],
-            id: random.below(ids) as i64,
-            // Ties are likely.
-            ts: random.below(before) as i64 * SECOND + [0, 0, 1, 999_999][random.below(4)],
-            value: (!random.once_in(8)).then(|| (random.below(41) as f64 - 20.0) * scale),
-        })
-        .collect()
+/// Compares online, offline and the events themselves, at a few times.
+async fn compare(world: &World, batch: &[Event], events: &[Event], what: &str) {
+    let newest = batch.iter().chain(events).map(|event| event.ts).max().unwrap_or(0);
+    compare_at(world, (batch, events), &[0, 13 * SECOND, 45 * SECOND].map(|after| newest + after), &[], what).await;
+}
+
+/// As [`compare`]: reads online at these times, and offline at the times that the answers are of. Beside that offline at
+/// the times of `past`.
+async fn compare_at(
+    world: &World,
+    (batch, events): (&[Event], &[Event]),
+    nows: &[Micros],
+    past: &[Micros],
+    what: &str,
+) {
+    let (project, view) = (world.project(), &world.views[0]);
+    let from = log_from(world).await;
+    let truth = Truth::new(batch, events, from);
+    let ids = (0..8).collect::<Vec<i64>>();
+    let say = |how: &str, id: i64, t: Micros| format!("{what}: {how} {id} at {t}, log from {from:?}");
+    let (before, serving) = (world.clock.now(), store::Serving::default());
+    let mut asked = Vec::new();
+    for now in nows {
+        world.clock.set(*now);
+        let (online, times) = online(&project, &serving, &ids).await;
+        for ((id, online), t) in ids.iter().zip(&online).zip(times) {
+            assert_eq!(t, truth.read_at(*id, *now), "{}", say("the time of", *id, *now));
+            assert_agree(view, online, &truth.features(view, *id, t, false), || say("online", *id, t));
+            asked.push((*id, t));
+        }
+    }
+    world.clock.set(before);
+    if !view.offline {
+        return;
+    }
+    asked.extend(past.iter().flat_map(|t| ids.iter().map(|id| (*id, *t))));
+    for by_created in [false, true] {
+        let offline = offline(&project, &asked, by_created).await;
+        for ((id, t), offline) in asked.iter().zip(&offline) {
+            let wanted = truth.features(view, *id, *t, by_created);
+            assert_agree(view, offline, &wanted, || say(&format!("offline, by created {by_created},"), *id, *t));
+        }
+    }
 }
 
 fn fill(world: &World, events: &[Event]) {
@@ -250,113 +338,8 @@ fn fill(world: &World, events: &[Event]) {
     }
 }
 
-fn cases(usual: u64) -> Vec<u64> {
-    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    seeds(asked.unwrap_or(usual))
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn any_delivery_gives_the_windows_of_the_events_themselves() {
-    for seed in cases(25) {
-        println!("seed {seed}");
-        let mut random = Random::new(seed);
-        let splits: &[_] =
-            [&[Some("a")][..], &[Some("a"), Some("b")], &[Some("a"), Some("b"), Some("c")]][random.below(3)];
-        let batch = if random.once_in(4) { Vec::new() } else { random_rows(&mut random, 60, &[None], 100) };
-        let mut events = random_rows(&mut random, 160, splits, 200);
-        if random.once_in(2) {
-            events.sort_by_key(|event| event.ts);
-        }
-        let (offline, unnests) = (!random.once_in(4), random.once_in(3));
-        let any_view = |random: &mut Random| {
-            let mut view = windowed(random.below(3));
-            view.offline = offline;
-            // Drops zeros, and makes two rows of each 2.
-            if unnests { transformed_by(view, Arc::new(Superstitious(1e9))) } else { view }
-        };
-        let view = any_view(&mut random);
-        let mut world = world(&format!("any {seed}"), view, &batch);
-        fill(&world, &events);
-        if unnests {
-            let times =
-                |event: &Event| if event.value == Some(2.0) { 2 } else { usize::from(event.value != Some(0.0)) };
-            events = events.into_iter().flat_map(|event| vec![event.clone(); times(&event)]).collect();
-        }
-        let plain = world.clone();
-        if random.once_in(3) {
-            (world.online, world.offline) = Flaky::stores(&world, seed, 7);
-        }
-        let tuning = &mut world.options.tuning;
-        tuning.batch_records = 1 + random.below(40);
-        tuning.log_piece_bytes = 1 + random.below(4_000);
-        tuning.window_cache_bytes = [0, 5_000, 64 << 20][random.below(3)];
-        {
-            let mut script = world.stream.script.lock().unwrap();
-            script.redeliver_once_in = random.below(5);
-            script.fail_once_in = [0, 2, 3, 5][random.below(4)];
-        }
-        for restart in 0..random.below(6) {
-            {
-                let mut script = world.stream.script.lock().unwrap();
-                script.seed = seed * 100 + restart as u64;
-                script.stall_after = Some(random.below(12));
-            }
-            if random.once_in(4) {
-                world.views = vec![any_view(&mut random).into()];
-            }
-            let mut job = world.start().await;
-            let first = events.iter().map(|event| event.ts).min().unwrap_or(0);
-            let builds = offline && random.once_in(2);
-            let materializing = builds.then(|| {
-                let (mut plain, end) = (plain.clone(), first + random.below(250) as i64 * SECOND);
-                plain.views = world.views.clone();
-                tokio::spawn(async move { materialize(&plain, -SECOND, end).await })
-            });
-            tokio::select! {
-                () = world.stream.stalled.notified() => {}
-                done = job.wait() => done.unwrap(),
-            }
-            if let Some(task) = materializing {
-                if random.once_in(3) {
-                    // Killed in the midst of its work, or of waiting for the job.
-                    for _ in 0..random.below(300) {
-                        tokio::task::yield_now().await;
-                    }
-                    task.abort();
-                    drop(task.await);
-                } else {
-                    match task.await.unwrap() {
-                        Ok(_) => {}
-                        Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "seed {seed}: {error}"),
-                    }
-                }
-            }
-            match random.below(3) {
-                0 => job.stop().await.unwrap(),
-                1 => {
-                    for _ in 0..random.below(200) {
-                        tokio::task::yield_now().await;
-                    }
-                    drop(job);
-                }
-                _ => drop(job),
-            }
-            // Whoever looks for running jobs finds a killed one lost by now.
-            world.clock.advance(31 * SECOND);
-        }
-        world.stream.script.lock().unwrap().stall_after = None;
-        world.run().await;
-        let epochs = epochs(&plain).await;
-        let serving = &epochs.serving.as_ref().unwrap().0;
-        assert_eq!(serving.fingerprint, world.views[0].windows.as_ref().unwrap().fingerprint, "seed {seed}");
-        let mut plain = plain;
-        plain.views = world.views.clone();
-        compare(&plain, &batch, &events, &format!("seed {seed}")).await;
-    }
-}
-
 fn event(split: Option<&'static str>, id: i64, seconds: i64, value: f64) -> Event {
-    Event { split, id, ts: seconds * SECOND, value: Some(value) }
+    Event { split, id, ts: seconds * SECOND, value: Some(value), ..Event::default() }
 }
 
 #[tokio::test]

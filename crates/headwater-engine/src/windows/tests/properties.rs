@@ -6,6 +6,7 @@ use headwater_core::definitions::AggregateFunction as F;
 use headwater_core::{Micros, Position};
 use proptest::prelude::*;
 use proptest::sample::Index;
+use proptest::test_runner::RngAlgorithm;
 
 use super::super::bound::Bound;
 use super::super::{Layout, State, Window, Windows};
@@ -15,7 +16,13 @@ use super::windows;
 /// A generator: this many cases, or as many as are asked for.
 pub(super) fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    ProptestConfig { cases: asked.unwrap_or(cases), failure_persistence: None, ..ProptestConfig::default() }
+    ProptestConfig {
+        cases: asked.unwrap_or(cases),
+        failure_persistence: None,
+        // Without optimisation the default one takes longer than all that is tried.
+        rng_algorithm: RngAlgorithm::XorShift,
+        ..ProptestConfig::default()
+    }
 }
 
 fn floats() -> impl Strategy<Value = f64> {
@@ -60,12 +67,28 @@ fn aggregations(function: F, pair: Window, other: Window) -> Windows {
     windows(&COLUMNS, &features)
 }
 
+/// Events, and the order of each.
+struct Given<'a> {
+    events: &'a [Event],
+    orders: Vec<Vec<u8>>,
+}
+
+impl<'a> Given<'a> {
+    fn new(events: &'a [Event]) -> Self {
+        Self { events, orders: (0..events.len()).map(|index| oracle::order(events, index)).collect() }
+    }
+
+    fn update(&self, layout: &Layout, bound: &Bound<'_>, state: &mut State, index: usize) {
+        state.update(layout, bound, index, self.events[index].time, &self.orders[index]);
+    }
+}
+
 /// A run of a worker: from which record on the source delivers again, how far it comes, and whether it stores the row
 /// before it dies.
 type Run = (Index, Index, bool);
 
 /// Brings one split's records to its row as jobs do that stop and start again; a row tells by position what it has.
-fn run_split(layout: &Layout, bound: &Bound<'_>, events: &[Event], records: &[usize], runs: &[Run]) -> State {
+fn run_split(layout: &Layout, bound: &Bound<'_>, given: &Given<'_>, records: &[usize], runs: &[Run]) -> State {
     let position = |place: usize| Position::from_u64(u64::try_from(place).unwrap() + 1);
     let mut stored = State::new().encode(layout);
     let mut done = 0;
@@ -73,7 +96,7 @@ fn run_split(layout: &Layout, bound: &Bound<'_>, events: &[Event], records: &[us
         let mut state = State::decode(layout, &stored).unwrap();
         for (place, index) in records.iter().enumerate().take(to).skip(from) {
             if position(place) > *state.position() {
-                state.update(layout, bound, *index, events[*index].time, &oracle::order(events, *index));
+                given.update(layout, bound, &mut state, *index);
                 state.set_position(position(place));
             }
         }
@@ -92,12 +115,13 @@ fn run_split(layout: &Layout, bound: &Bound<'_>, events: &[Event], records: &[us
 }
 
 /// The features at `t` of the events up to then, brought in by time as the join does.
-fn offline(layout: &Layout, bound: &Bound<'_>, events: &[Event], t: Micros) -> Vec<Value> {
+fn offline(layout: &Layout, bound: &Bound<'_>, given: &Given<'_>, t: Micros) -> Vec<Value> {
+    let events = given.events;
     let mut indices: Vec<usize> = (0..events.len()).filter(|at| events[*at].time <= t).collect();
     indices.sort_by_key(|at| events[*at].time);
     let mut state = State::new();
     for index in indices {
-        state.update(layout, bound, index, events[index].time, &oracle::order(events, index));
+        given.update(layout, bound, &mut state, index);
     }
     finish(layout, &state, t)
 }
@@ -120,10 +144,11 @@ fn check(
     let layout = Layout::new(windows).unwrap();
     let rows = oracle::rows(events);
     let bound = layout.bind(&rows).unwrap();
+    let given = Given::new(events);
     let mut splits: Vec<State> = (0..4)
         .map(|split| {
             let records: Vec<usize> = (0..events.len()).filter(|at| events[*at].split == split).collect();
-            run_split(&layout, &bound, events, &records, runs)
+            run_split(&layout, &bound, &given, &records, runs)
         })
         .collect();
     splits.rotate_left(first.index(4));
@@ -133,9 +158,9 @@ fn check(
 
     let t = merged.newest().unwrap_or(0) + later;
     let online = finish(&layout, &merged, t);
-    let offline_at_t = offline(&layout, &bound, events, t);
+    let offline_at_t = offline(&layout, &bound, &given, t);
     let want = oracle::features(windows, events, t);
-    let past = (offline(&layout, &bound, events, earlier), oracle::features(windows, events, earlier));
+    let past = (offline(&layout, &bound, &given, earlier), oracle::features(windows, events, earlier));
     for (index, feature) in windows.features.iter().enumerate() {
         let function = feature.function;
         let (online, offline, want) = (&online[index], &offline_at_t[index], &want[index]);
@@ -156,10 +181,11 @@ fn check_laws(windows: &Windows, events: &[Event], later: i64) -> Result<(), Tes
     let layout = Layout::new(windows).unwrap();
     let rows = oracle::rows(events);
     let bound = layout.bind(&rows).unwrap();
+    let given = Given::new(events);
     let mut states = [State::new(), State::new(), State::new()];
     for (index, event) in events.iter().enumerate() {
         let state = &mut states[usize::from(event.split) % 3];
-        state.update(&layout, &bound, index, event.time, &oracle::order(events, index));
+        given.update(&layout, &bound, state, index);
     }
     let merge = |a: &State, b: &State| {
         let mut merged = a.clone();
