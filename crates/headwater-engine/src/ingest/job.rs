@@ -274,7 +274,13 @@ impl Job {
         let [serve, started, new] = &mut kinds;
         for (view, own) in self.views.iter().zip(&reached) {
             let serves = serving.get(&view.name).is_some_and(|serving| serving.generation == view.generation);
-            let again = || windows::reads_again(&self.project, view);
+            let again = || async {
+                if view.offline || view.windows.is_none() {
+                    return Ok(false);
+                }
+                let epochs = windows::load(&self.project, view).await?;
+                windows::reads_again(&self.project, view, &epochs).await
+            };
             let again = retry("online store", pauses, &self.board, again).await?.0;
             let kind = match own {
                 own if own.is_empty() => &mut *new,

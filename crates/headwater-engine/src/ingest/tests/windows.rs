@@ -1,6 +1,8 @@
 //! Windowed views: any stream, any restarts, any builds of epochs in between end in what the events themselves give,
 //! online and offline.
 
+mod builds;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
 

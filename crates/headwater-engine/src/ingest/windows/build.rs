@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::history::{LogRows, Ranges};
 use super::writer::Writer;
-use super::{Calls, current, load};
+use super::{Calls, current, load, reads_again};
 use crate::ingest::checkpoint;
 use crate::ingest::retry::retry;
 use crate::ingest::worker::Group;
@@ -134,7 +134,7 @@ impl Build<'_> {
             self.calls.run(|| epoch.remove(online, self.name(), &view.name)).await?;
             return Err(error);
         }
-        if epochs.serving.is_none() {
+        if epochs.serving.is_none() && !reads_again(project, view, &epochs).await? {
             self.calls.run(|| epoch.serve(online, self.name(), &view.name, project.clock.now())).await?;
         }
         self.calls.sync().await?;

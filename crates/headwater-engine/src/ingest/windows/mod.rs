@@ -22,7 +22,7 @@ use bytes::Bytes;
 use headwater_core::online::OnlineRow;
 use headwater_core::{OnlineStore, Position, Result, SplitId};
 
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{self, Checkpoint};
 use super::retry::{Pauses, retry};
 use super::status::Board;
 use crate::project::Project;
@@ -104,23 +104,30 @@ fn has_columns(view: &View, epoch: &Epoch) -> bool {
     })
 }
 
-/// Whether the view reads its stream again: it has no log, and its aggregations are not those that serve.
-pub(super) async fn reads_again(project: &Project, view: &View) -> Result<bool> {
+/// Whether the view reads its stream again: it has no log, and its aggregations are not those that serve; or none serve,
+/// and it was read before it had any.
+pub(super) async fn reads_again(project: &Project, view: &View, epochs: &Epochs) -> Result<bool> {
     if view.offline || !view.online || view.windows.is_none() {
         return Ok(false);
     }
-    let epochs = load(project, view).await?;
-    Ok(epochs.serving.is_some_and(|(serving, _)| Some(serving.fingerprint.as_str()) != fingerprint(view)))
+    match &epochs.serving {
+        Some((serving, _)) => Ok(Some(serving.fingerprint.as_str()) != fingerprint(view)),
+        None => {
+            let (online, name) = (project.online.as_ref(), &project.definitions.project);
+            Ok(!checkpoint::load(online, name, view).await?.is_empty())
+        }
+    }
 }
 
-/// Where a view that [reads its stream again](reads_again) goes on in a split.
+/// Where the windows of a view without a log go on in a split: its epoch may have less of it than the checkpoint says,
+/// which another epoch has reached, and nothing else than the stream has it.
 pub(super) async fn again_from(
     project: &Project,
     view: &View,
     split: &SplitId,
     checkpoint: &Checkpoint,
 ) -> Result<Option<Position>> {
-    if !reads_again(project, view).await? {
+    if view.offline || !view.online || view.windows.is_none() {
         return Ok(None);
     }
     let epochs = load(project, view).await?;
