@@ -29,7 +29,7 @@ pub(in crate::ingest) struct WindowLane {
 #[derive(Debug)]
 struct Live {
     writer: Writer,
-    /// For each split, up to where events are in it: they are not brought in again.
+    /// For each split that it follows, up to where events are in it: they are not brought in again.
     bases: BTreeMap<SplitId, Position>,
 }
 
@@ -43,12 +43,10 @@ impl WindowLane {
     pub(in crate::ingest) async fn take(&mut self, calls: &Calls, pieces: &[(SplitId, Piece)]) -> Result<u64> {
         let mut retries = 0;
         for live in &mut self.epochs {
-            let rows = pieces.iter().map(|(split, piece)| {
-                let fresh = match live.bases.get(split) {
-                    Some(base) => piece.after(base),
-                    None => piece.clone(),
-                };
-                (fresh.into_view_rows(split), Some(split))
+            let rows = pieces.iter().filter_map(|(split, piece)| {
+                // Of a split that it does not follow it would lack what came before, and nobody would know.
+                let fresh = piece.after(live.bases.get(split)?);
+                Some((fresh.into_view_rows(split), Some(split)))
             });
             retries += live.writer.take(calls, rows.collect()).await?;
         }
@@ -128,7 +126,13 @@ impl Sink {
     ) -> Result<BTreeMap<SplitId, Position>> {
         let mut lowest = BTreeMap::new();
         let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { return Ok(lowest) };
-        let epochs = self.epochs_of(&view).await?;
+        let mut epochs = self.epochs_of(&view).await?;
+        // Epochs that are new here are taken up for the splits that are read already, too.
+        if self.finds_new(index, &view, &epochs) && self.lanes.get(index).is_some_and(|lane| !lane.splits.is_empty()) {
+            self.publish_logs().await?;
+            self.take_up(index, &view, &epochs).await?;
+            epochs = self.epochs_of(&view).await?;
+        }
         self.revise(index, &view, &epochs, true)?;
         let (project, calls) = (Arc::clone(&self.project), self.calls());
         let Some(windows) = self.lanes.get_mut(index).and_then(|lane| lane.windows.as_mut()) else { return Ok(lowest) };
@@ -138,12 +142,11 @@ impl Sink {
             for (split, resume) in splits {
                 let done = known.and_then(|splits| splits.get(split)).map(|done| done.through.clone());
                 let mut base = done.unwrap_or(Position::START);
-                if base < *resume {
-                    // Without a log, nothing can lie there that a checkpoint does not speak of.
-                    let after = if view.offline { base.clone() } else { resume.clone() };
-                    ranges.insert(split.clone(), (after, resume.clone()));
-                    base.clone_from(resume);
-                }
+                // Without a log, nothing can lie there that a checkpoint does not speak of.
+                let after = if view.offline { base.clone() } else { resume.clone().max(base.clone()) };
+                base = base.max(resume.clone());
+                // A split that has nothing new has caught up, too.
+                ranges.insert(split.clone(), (after, base.clone()));
                 let least = lowest.entry(split.clone()).or_insert_with(|| base.clone());
                 *least = least.clone().min(base.clone());
                 live.bases.insert(split.clone(), base);
@@ -173,6 +176,13 @@ impl Sink {
         Ok(())
     }
 
+    /// Whether there are epochs to be taken up. Without a log a new one can only be taken up where splits are read from
+    /// their beginning.
+    fn finds_new(&self, index: usize, view: &View, epochs: &Epochs) -> bool {
+        let known = self.lanes.get(index).and_then(|lane| lane.windows.as_ref());
+        view.offline && known.is_some_and(|known| wanted(view, epochs).any(|entry| !known.knows(entry)))
+    }
+
     /// Looks what has become of the epochs: takes up new ones, from where this worker is, makes those serve that have
     /// caught up everywhere, and removes those that are over. No write is under way. Says whether it has written all that
     /// was accepted, which it does to take up an epoch.
@@ -181,11 +191,7 @@ impl Sink {
         for index in self.windowed() {
             let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { continue };
             let mut epochs = self.epochs_of(&view).await?;
-            let known = self.lanes.get(index).and_then(|lane| lane.windows.as_ref());
-            // Without a log a new epoch can only be taken up where splits are read from their beginning.
-            let new =
-                view.offline && known.is_some_and(|known| wanted(&view, &epochs).any(|entry| !known.knows(entry)));
-            if new {
+            if self.finds_new(index, &view, &epochs) {
                 self.flush().await?;
                 flushed = true;
                 self.publish_logs().await?;
@@ -278,11 +284,12 @@ impl Sink {
         let (online, name) = (project.online.as_ref(), &project.definitions.project);
         for index in self.windowed() {
             let Some(lane) = self.lanes.get(index) else { continue };
-            let done = cut.iter().filter(|cut| cut.lane == index).map(|cut| {
-                (cut.split.clone(), SplitProgress { through: cut.checkpoint.through.clone(), caught_up: true })
-            });
-            let done = done.collect::<Vec<_>>();
             for live in lane.windows.iter().flat_map(|windows| &windows.epochs) {
+                let of_epoch = |cut: &&Cut| cut.lane == index && live.bases.contains_key(&cut.split);
+                let done = cut.iter().filter(of_epoch).map(|cut| {
+                    (cut.split.clone(), SplitProgress { through: cut.checkpoint.through.clone(), caught_up: true })
+                });
+                let done = done.collect::<Vec<_>>();
                 let write = || live.writer.epoch.write_progress(online, name, &lane.view.name, done.clone());
                 retry("online store", pauses, &self.board, write).await?;
             }

@@ -1,6 +1,28 @@
 //! Builds of epochs that meet others: splits that have ended, workers and builders that die, replays, other rows.
 
+use std::time::Duration;
+
+use headwater_core::memory::MemoryStreamSource;
+
 use super::*;
+use crate::ingest::windows::{Build, Calls, LogFrom};
+use crate::ingest::{JobHandle, Tuning, job, load_checkpoints};
+use crate::windows::epoch::Epoch;
+
+/// Builds an epoch and leaves it there, as one does that is killed then.
+async fn build(world: &World, end: i64) -> Epoch {
+    let (project, view) = (world.project(), &world.views[0]);
+    let calls = Calls::once(&world.online);
+    let never = || async { Ok(None::<()>) };
+    let wanted = Build::wanted(&project, view, world.options.tuning.build_lease);
+    let lease = wanted.take(Duration::from_secs(1), never).await.unwrap().unwrap();
+    let (start, cache_bytes, report) = (None, 1 << 20, None);
+    let log_from = LogFrom::At(Some(end * SECOND));
+    let build = Build { project: &project, view, calls: &calls, start, log_from, cache_bytes, report };
+    let built = build.run(&lease).await.unwrap().epoch;
+    lease.release().await.unwrap();
+    built
+}
 
 #[tokio::test]
 async fn other_aggregations_without_a_log_are_fed_by_splits_that_have_ended_too() {
@@ -41,6 +63,108 @@ async fn a_view_that_is_given_aggregations_counts_what_it_has_read_before() {
         world.views = vec![windowed.into()];
         fill(&world, &events[2..]);
         world.run().await;
+        compare(&world, &batch, &events, &format!("offline: {offline}")).await;
+    }
+}
+
+#[tokio::test]
+async fn an_epoch_serves_though_nothing_new_comes() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 2, 20, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("b"), 1, 51, 5.0)];
+    let world = world("quiet", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    build(&world, 15).await;
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(15 * SECOND));
+    compare(&world, &batch, &events, "nothing new").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_split_that_comes_beside_a_new_epoch_costs_the_others_nothing() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("b"), 1, 51, 5.0)];
+    let mut world = world("beside", windowed(0), &batch);
+    world.options.tuning = Tuning::default();
+    world.stream.script.lock().unwrap().follow = true;
+    fill(&world, &events[..2]);
+    let mut job = world.start().await;
+    world
+        .until("it has read the first split", || async {
+            job.status().splits.iter().any(|split| split.counts.rows == 2)
+        })
+        .await;
+    // Between two looks at the epochs.
+    build(&world, 20).await;
+    fill(&world, &events[2..]);
+    world.until("it serves", || async { log_from(&world).await == Some(20 * SECOND) }).await;
+    job.stop().await.unwrap();
+    compare(&world, &batch, &events, "both splits").await;
+}
+
+/// Starts a job on a stream whose splits are shared.
+async fn share(world: &World, stream: &MemoryStreamSource) -> JobHandle {
+    job::start_with(world.project(), "events", Arc::new(stream.clone()), world.options.clone()).await.unwrap()
+}
+
+/// Whether the log, or the checkpoints of a view without one, have so many records.
+async fn have_read(world: &World, records: u64) -> bool {
+    let view = &world.views[0];
+    let checkpoints = load_checkpoints(world.online.as_ref(), "test", view).await.unwrap();
+    checkpoints.values().map(|checkpoint| checkpoint.through.to_u64().unwrap_or(0)).sum::<u64>() >= records
+}
+
+#[tokio::test(start_paused = true)]
+async fn windows_follow_splits_that_move_between_workers() {
+    for offline in [true, false] {
+        let batch = [event(None, 1, 10, 1.0), event(None, 2, 20, 1.0)];
+        let mut world = world(&format!("move {offline}"), windowed(0), &batch);
+        let set = |world: &mut World, variant| {
+            let mut view = windowed(variant);
+            view.offline = offline;
+            world.views = vec![view.into()];
+        };
+        set(&mut world, 0);
+        let stream = MemoryStreamSource::new("events").bounded(false);
+        let splits = ["a", "b", "c", "d"];
+        splits.iter().for_each(|split| stream.add_split((*split).into(), &[]));
+        let mut events = Vec::new();
+        let mut add = |count: i64| {
+            for at in 0..count {
+                let number = events.len() as i64;
+                let split = splits[events.len() % 4];
+                let event = event(Some(split), at % 3, 40 + number / 2, number as f64);
+                stream.append(&split.into(), vec![(None, Some(event.record().into()), NOW)]).unwrap();
+                events.push(event);
+            }
+            events.len() as u64
+        };
+        add(20);
+        let mut one = share(&world, &stream).await;
+        world.until("all is read", || have_read(&world, 20)).await;
+        let mut two = share(&world, &stream).await;
+        let count = add(40);
+        if offline {
+            assert_eq!(materialize(&world, 0, 15 * SECOND).await.unwrap().note, None);
+        }
+        world.until("all is read by both", || have_read(&world, count)).await;
+
+        // One after the other goes on with other aggregations.
+        let older = world.clone();
+        set(&mut world, 1);
+        two.stop().await.unwrap();
+        let count = add(12);
+        let mut two = share(&world, &stream).await;
+        older.until("all is read by the old and the new", || have_read(&older, count)).await;
+        one.stop().await.unwrap();
+        let count = add(12);
+        let mut one = share(&world, &stream).await;
+        world
+            .until("the new ones serve", || async { epochs(&world).await.serving.unwrap().0.fingerprint == "w1" })
+            .await;
+        world.until("all is read by the new ones", || have_read(&world, count)).await;
+        one.stop().await.unwrap();
+        two.stop().await.unwrap();
         compare(&world, &batch, &events, &format!("offline: {offline}")).await;
     }
 }
