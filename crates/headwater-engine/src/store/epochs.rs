@@ -80,7 +80,7 @@ pub(crate) async fn materialize(
     }
     // Jobs may be writing to the epoch that was replaced, and remove it themselves when they do not any more.
     if !is_fed(project, view).await? {
-        remove_outdated(project, view, 0).await?;
+        remove_outdated(project, view, &load(project, view).await?, 0).await?;
     }
     Ok(done)
 }

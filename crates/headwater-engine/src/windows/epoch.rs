@@ -110,6 +110,13 @@ impl Epochs {
         self.all.iter().find(|entry| entry.epoch.id == id)
     }
 
+    /// Whether this one has all of history, and none that has it is later of the same aggregations.
+    pub(crate) fn is_latest(&self, entry: &EpochEntry) -> bool {
+        let mut same = self.all.iter().filter(|other| other.epoch.fingerprint == entry.epoch.fingerprint);
+        let latest = same.rfind(|other| other.state == EpochState::CatchingUp);
+        latest.is_some_and(|latest| latest.epoch.id == entry.epoch.id)
+    }
+
     /// The name of the epoch that serves; nothing lies before every name.
     pub(crate) fn serving_id(&self) -> &str {
         self.serving.as_ref().map_or("", |(epoch, _)| epoch.id.as_str())

@@ -17,7 +17,7 @@ use crate::project::Project;
 use crate::store::batch::{BatchRows, Scanned};
 use crate::view::View;
 use crate::windows::epoch::lease::{Lease, Wanted};
-use crate::windows::epoch::{BuildProgress, Epoch, EpochState, SplitProgress, next_id, table};
+use crate::windows::epoch::{BuildProgress, Epoch, EpochEntry, EpochState, Epochs, SplitProgress, next_id, table};
 
 /// How often a build says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -80,7 +80,8 @@ impl Build<'_> {
     /// Builds an epoch: the batch rows before `log_from`, then what the log has published from it on. It is catching up
     /// then, durably; where none serves it is the one.
     ///
-    /// What other builds have left unfinished is removed, and so is what would have taken over before this one.
+    /// What other builds have left unfinished is removed. One that has all of history stays, as the jobs may be about to
+    /// let it serve: this one takes over after it. Older ones that wait behind it will not serve.
     ///
     /// # Errors
     /// `Data` where a batch row cannot be used; `Conflict` where the lease was lost; those of the stores.
@@ -89,12 +90,15 @@ impl Build<'_> {
         let online = project.online.as_ref();
         let windows = view.windows.as_ref().ok_or_else(|| Error::unexpected("a view without windows has no epochs"))?;
         let epochs = self.calls.run(|| load(project, view)).await?.0;
-        for entry in &epochs.all {
-            if entry.state == EpochState::Building || entry.epoch.id.as_str() > epochs.serving_id() {
-                self.calls.run(|| entry.epoch.remove(online, self.name(), &view.name)).await?;
-            }
+        let is_over = |entry: &&EpochEntry| {
+            let waits = entry.epoch.id.as_str() > epochs.serving_id();
+            entry.state == EpochState::Building || waits && !epochs.is_latest(entry)
+        };
+        let (over, kept) = epochs.all.iter().partition::<Vec<_>, _>(is_over);
+        for entry in over {
+            self.calls.run(|| entry.epoch.remove(online, self.name(), &view.name)).await?;
         }
-        self.remove_orphans().await?;
+        self.remove_orphans(&kept).await?;
         let log_from = match self.log_from {
             LogFrom::At(time) => time,
             LogFrom::AfterNewest => view.batch_bounds(project).await?.map(|(_, newest)| newest.saturating_add(1)),
@@ -202,10 +206,9 @@ impl Build<'_> {
     }
 
     /// Removes tables that belong to no epoch: those of writers that did not know yet that theirs was gone.
-    async fn remove_orphans(&self) -> Result<()> {
-        let epochs = load(self.project, self.view).await?;
+    async fn remove_orphans(&self, epochs: &[&EpochEntry]) -> Result<()> {
         let prefix = format!("{}/{}/{}/", self.name(), self.view.name, self.view.generation);
-        let own = epochs.all.iter().map(|entry| table(self.name(), &self.view.name, &entry.epoch));
+        let own = epochs.iter().map(|entry| table(self.name(), &self.view.name, &entry.epoch));
         let own = own.collect::<BTreeSet<_>>();
         for found in self.project.online.tables().await? {
             if found.starts_with(&prefix) && !own.contains(&found) {
@@ -329,13 +332,12 @@ pub(crate) async fn catch_up_here(
     catch_up(project, calls, &mut writer, view, behind, false).await
 }
 
-/// Removes epochs that were replaced at least `grace` ago: workers may write to them until they have noticed. Readers
-/// look again where an epoch is replaced under them.
+/// Removes those of a view's epochs that were replaced at least `grace` ago: workers may write to them until they have
+/// noticed. Readers look again where an epoch is replaced under them.
 ///
 /// # Errors
 /// The store's.
-pub(crate) async fn remove_outdated(project: &Project, view: &View, grace: Micros) -> Result<()> {
-    let epochs = load(project, view).await?;
+pub(crate) async fn remove_outdated(project: &Project, view: &View, epochs: &Epochs, grace: Micros) -> Result<()> {
     let Some((serving, since)) = &epochs.serving else { return Ok(()) };
     if project.clock.now().saturating_sub(*since) < grace {
         return Ok(());

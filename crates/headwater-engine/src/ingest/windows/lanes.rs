@@ -201,7 +201,7 @@ impl Sink {
                 self.revise(index, &view, &epochs, false)?;
             }
             self.switch(&view, &epochs).await?;
-            let remove = || remove_outdated(&self.project, &view, GRACE);
+            let remove = || remove_outdated(&self.project, &view, &epochs, GRACE);
             retry("online store", self.tuning.pauses(), &self.board, remove).await?;
         }
         Ok(flushed)

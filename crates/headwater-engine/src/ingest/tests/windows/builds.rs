@@ -68,6 +68,33 @@ async fn a_view_that_is_given_aggregations_counts_what_it_has_read_before() {
 }
 
 #[tokio::test]
+async fn a_build_that_dies_takes_nothing_from_one_that_is_about_to_serve() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("b"), 1, 51, 5.0)];
+    let world = world("dies", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    // All of history is in this one, and whoever was to let it serve was killed.
+    let ready = build(&world, 20).await;
+    // A later one removes what is left of others, and dies.
+    let later = build(&world, 30).await;
+    later.remove(world.online.as_ref(), "test", "values").await.unwrap();
+    assert!(epochs(&world).await.entry(&ready.id).is_some());
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(20 * SECOND));
+    compare(&world, &batch, &events, "the first of them").await;
+
+    // Of several that wait the latest alone does.
+    let (one, two) = (build(&world, 21).await, build(&world, 22).await);
+    let three = build(&world, 23).await;
+    let all = epochs(&world).await.all.into_iter().map(|entry| entry.epoch.id).filter(|id| *id >= ready.id);
+    assert_eq!(all.collect::<Vec<_>>(), [ready.id.clone(), two.id, three.id], "without {}", one.id);
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(23 * SECOND));
+    compare(&world, &batch, &events, "the latest").await;
+}
+
+#[tokio::test]
 async fn an_epoch_serves_though_nothing_new_comes() {
     let batch = [event(None, 1, 10, 1.0), event(None, 2, 20, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("b"), 1, 51, 5.0)];
