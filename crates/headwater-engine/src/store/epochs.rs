@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{Error, ErrorKind, Micros, Result};
+use headwater_core::{Error, ErrorKind, Micros, Position, Result};
 use tokio::time::Instant;
 
 use super::batch::time_bounds;
@@ -167,6 +167,11 @@ async fn take_over(
         };
         if !is_fed(project, view).await? {
             catch_up_here(project, calls, view, epoch, tuning.window_cache_bytes, |_| true).await?;
+            if !log_has_all(project, view).await? {
+                let waits = "the windows are built, and serve as soon as a job has caught up with them: the last one \
+                             ended before its log had all that it served";
+                return Ok(Some(waits.into()));
+            }
             let (online, name) = (project.online.as_ref(), &project.definitions.project);
             epoch.serve(online, name, &view.name, project.clock.now()).await?;
             online.sync().await?;
@@ -181,6 +186,20 @@ async fn take_over(
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+/// Whether the view's log has everything that was served: a job that was killed publishes no more, and what it did not
+/// is read from the stream again.
+async fn log_has_all(project: &Project, view: &View) -> Result<bool> {
+    if !view.offline {
+        return Ok(true);
+    }
+    let ends = project.offline.ends(&view.log()).await?;
+    let (online, name) = (project.online.as_ref(), &project.definitions.project);
+    let checkpoints = ingest::load_checkpoints(online, name, view).await?;
+    Ok(checkpoints
+        .iter()
+        .all(|(split, checkpoint)| ends.get(split).map_or(&Position::START, |end| &end.through) >= &checkpoint.through))
 }
 
 /// Whether a job runs that feeds the view.

@@ -68,6 +68,36 @@ async fn a_view_that_is_given_aggregations_counts_what_it_has_read_before() {
 }
 
 #[tokio::test]
+async fn an_epoch_that_is_built_without_a_job_waits_for_what_a_killed_one_has_not_logged() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
+    let mut world = world("killed", windowed(0), &batch);
+    world.options.tuning.log_interval = Duration::from_secs(3_600);
+    world.stream.script.lock().unwrap().follow = true;
+    fill(&world, &events);
+    let job = world.start().await;
+    world
+        .until("all is served, and not logged", || async {
+            let view = &world.views[0];
+            let checkpoints = load_checkpoints(world.online.as_ref(), "test", view).await.unwrap();
+            checkpoints.values().any(|checkpoint| checkpoint.through.to_u64() == Some(3))
+        })
+        .await;
+    drop(job);
+    world.clock.advance(31 * SECOND);
+    assert_eq!(world.log().await.len(), 0);
+
+    let before = log_from(&world).await;
+    let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
+    assert!(done.note.unwrap().contains("serve as soon as a job has caught up"));
+    assert_eq!(log_from(&world).await, before, "what was served is served on");
+    world.stream.script.lock().unwrap().follow = false;
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(30 * SECOND));
+    compare(&world, &batch, &events, "caught up").await;
+}
+
+#[tokio::test]
 async fn a_build_that_dies_takes_nothing_from_one_that_is_about_to_serve() {
     let batch = [event(None, 1, 10, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("b"), 1, 51, 5.0)];
