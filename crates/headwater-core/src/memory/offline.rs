@@ -164,7 +164,9 @@ impl BatchSource for MemoryLog {
             std::str::from_utf8(&fragment.token).ok().and_then(|text| text.split_once(':')).ok_or_else(gone)?;
         let (after, through) = (after.parse::<Position>()?, through.parse::<Position>()?);
 
-        let rows = pieces.iter().map(|piece| piece.rows.clone()).collect::<Vec<_>>();
+        // Pieces may have been merged since the fragment was listed, and hold more than it.
+        let of_fragment = pieces.iter().filter(|piece| piece.range.after < through && after < piece.range.through);
+        let rows = of_fragment.map(|piece| piece.rows.clone()).collect::<Vec<_>>();
         let rows = concat(&schema, &rows)?;
         let inside = positions_of(&rows)?
             .iter()
