@@ -31,7 +31,11 @@ pub(crate) const STEPS: &[Step] = &[
     // Before the tests, which compare the data that it fetches.
     Step { name: "flights", about: "3,000,000 real flights through the whole path", run: flights },
     Step { name: "tests", about: "unit tests, conformance suites, tests across crates, doctests", run: tests },
-    Step { name: "windows", about: "2,000 random streams for each window function", run: windows },
+    Step {
+        name: "windows",
+        about: "2,000 random streams for each window function, and as many lives of jobs with all of them",
+        run: windows,
+    },
     Step { name: "features", about: "each feature of the facade by itself", run: features },
     Step {
         name: "driver_stats",
@@ -105,13 +109,15 @@ fn tests(context: &Context) -> Outcome {
     }
 }
 
-/// How many random streams are tried for each function of windows; the tests before have tried a few.
+/// How many random streams are tried for each function of windows, and how many deliveries of streams with all functions
+/// by jobs that die, stop and are followed by others; the tests before have tried a few.
 const WINDOW_STREAMS: &str = "2000";
 
 fn windows(context: &Context) -> Outcome {
     let mut command = context.command("cargo");
     // The same build as that of the tests.
-    command.args(["test", "--workspace", "--lib", "--features", &STREAMS.join(","), "windows::tests::properties"]);
+    command.args(["test", "--workspace", "--lib", "--features", &STREAMS.join(",")]);
+    command.args(["--", "windows::tests::properties", "ingest::tests::windows::any"]);
     command.env("PROPTEST_CASES", WINDOW_STREAMS);
     context.run(command)
 }

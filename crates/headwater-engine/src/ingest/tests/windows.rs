@@ -1,6 +1,7 @@
 //! Windowed views: any stream, any restarts, any builds of epochs in between end in what the events themselves give,
 //! online and offline.
 
+mod any;
 mod builds;
 
 use std::collections::BTreeMap;

@@ -6,7 +6,7 @@ use headwater_core::memory::MemoryStreamSource;
 
 use super::*;
 use crate::ingest::windows::{Build, Calls, LogFrom};
-use crate::ingest::{JobHandle, Tuning, job, load_checkpoints};
+use crate::ingest::{JobHandle, Tuning, job, load_checkpoints, replay_dead_letters};
 use crate::windows::epoch::Epoch;
 
 /// Builds an epoch and leaves it there, as one does that is killed then.
@@ -125,6 +125,57 @@ async fn a_build_that_dies_takes_nothing_from_one_that_is_about_to_serve() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_is_replayed_counts_once_whatever_is_built_then() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 1, 41, 13.0), event(Some("a"), 1, 51, 5.0)];
+    let mut world = world("replayed", windowed(0), &batch);
+    let transformed = |variant, fails| transformed_by(windowed(variant), Arc::new(any::Uneven { fails }));
+    world.views = vec![transformed(0, Some(13.0)).into()];
+    fill(&world, &events);
+    world.run().await;
+    compare(&world, &batch, &[events[0].clone(), events[2].clone()], "without it").await;
+    world.views = vec![transformed(0, None).into()];
+    for brought_in in [1, 0] {
+        let done = replay_dead_letters(&world.project(), None).await.unwrap();
+        assert_eq!(done.brought_in, brought_in);
+        let as_replayed = Event { split: Some("replay"), ..events[1].clone() };
+        let all = [events[0].clone(), as_replayed, events[2].clone()];
+        compare(&world, &batch, &all, "replayed").await;
+        materialize(&world, 0, 41 * SECOND).await.unwrap();
+        compare(&world, &batch, &all, "built again").await;
+        world.views = vec![transformed(1, None).into()];
+        world.run().await;
+        compare(&world, &batch, &all, "other aggregations").await;
+    }
+}
+
+#[tokio::test]
+async fn an_end_may_be_the_start_or_come_twice_or_lie_ahead() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 1, 50, 2.0)];
+    let events = [event(Some("a"), 1, 10, 3.0), event(Some("a"), 1, 49, 4.0), event(Some("a"), 2, 310, 5.0)];
+    let world = world("ends", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    // No batch row lies in it, and none before it.
+    for _ in 0..2 {
+        let done = materialize(&world, 10 * SECOND, 10 * SECOND).await.unwrap();
+        assert_eq!((done.rows, done.note), (0, None));
+        assert_eq!(log_from(&world).await, Some(10 * SECOND));
+        compare(&world, &batch, &events, "an empty interval").await;
+    }
+    // A row at the end counts from the stream alone.
+    for end in [50, 51, 50] {
+        materialize(&world, 0, end * SECOND).await.unwrap();
+        assert_eq!(log_from(&world).await, Some(end * SECOND));
+        compare(&world, &batch, &events, "moved").await;
+    }
+    // It is 300 now: what is later may still come, and came.
+    let done = materialize(&world, 0, 400 * SECOND).await.unwrap();
+    assert_eq!((done.end, log_from(&world).await), (300 * SECOND, Some(300 * SECOND)));
+    compare(&world, &batch, &events, "ahead").await;
+}
+
+#[tokio::test]
 async fn an_epoch_serves_though_nothing_new_comes() {
     let batch = [event(None, 1, 10, 1.0), event(None, 2, 20, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("b"), 1, 51, 5.0)];
@@ -223,5 +274,43 @@ async fn windows_follow_splits_that_move_between_workers() {
         one.stop().await.unwrap();
         two.stop().await.unwrap();
         compare(&world, &batch, &events, &format!("offline: {offline}")).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_dies_while_an_epoch_takes_over_costs_nothing() {
+    for moment in (0..300).step_by(10) {
+        let batch = [event(None, 1, 10, 1.0)];
+        let mut world = world(&format!("dies at {moment}"), windowed(0), &batch);
+        world.options.tuning.batch_records = 3;
+        let stream = MemoryStreamSource::new("events").bounded(false);
+        let splits = ["a", "b", "c"];
+        splits.iter().for_each(|split| stream.add_split((*split).into(), &[]));
+        let mut events = Vec::new();
+        let mut add = |count: i64| {
+            for at in 0..count {
+                let split = splits[events.len() % 3];
+                let event = event(Some(split), at % 4, 40 + at, at as f64);
+                stream.append(&split.into(), vec![(None, Some(event.record().into()), NOW)]).unwrap();
+                events.push(event);
+            }
+        };
+        add(30);
+        let mut one = share(&world, &stream).await;
+        let two = share(&world, &stream).await;
+        world.until("both have read", || have_read(&world, 30)).await;
+        let plain = world.clone();
+        let building = tokio::spawn(async move { materialize(&plain, 0, 35 * SECOND).await });
+        add(30);
+        for _ in 0..moment {
+            tokio::task::yield_now().await;
+        }
+        drop(two);
+        world.until("the other has read all", || have_read(&world, 60)).await;
+        // It may go on for as long as the one that died seems to run.
+        world.until("it serves", || async { log_from(&world).await == Some(35 * SECOND) }).await;
+        building.await.unwrap().unwrap();
+        one.stop().await.unwrap();
+        compare(&world, &batch, &events, &format!("died at {moment}")).await;
     }
 }
