@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
+use async_trait::async_trait;
 use headwater_core::definitions::{Definitions, Entity, FeatureView, RecordFormat, Source, StreamSettings, ValueType};
 use headwater_core::memory::{self, MemoryBatchSource, MemoryStreamSource};
 use headwater_core::options::{OptionValue, Options};
 use headwater_core::plugin::{Plugin, Role};
+use headwater_core::stream::{ReaderContext, SplitInfo, StreamCapabilities, StreamReader, StreamSource};
 use headwater_core::time::ManualClock;
 use headwater_core::transform::{Fingerprint, PlannedTransform, Transform, Transformed};
 use headwater_core::{Clock, Error, Registry, Result, Secret, SplitId};
@@ -26,6 +28,8 @@ headwater_core::options! {
         columns: Option<String> = None,
         /// What lets one in.
         password: Option<Secret> = None,
+        /// Whether records without a value delete.
+        deletes: bool = false,
     }
 }
 
@@ -42,11 +46,43 @@ static TEST: Plugin = Plugin::new("test", "0")
     .with_stream(Role::new::<TestConfig>(|config, _| {
         let options = TestConfig::from_config(config)?;
         let identity = config.resolve(&options.path);
-        Ok(Arc::new(match &options.columns {
+        let stream = match &options.columns {
             None => MemoryStreamSource::new(identity),
             Some(columns) => MemoryStreamSource::with_schema(identity, schema(columns)),
-        }))
+        };
+        Ok(if options.deletes { Arc::new(Deleting(stream)) as Arc<dyn StreamSource> } else { Arc::new(stream) })
     }));
+
+/// A stream whose records without a value delete.
+#[derive(Debug)]
+struct Deleting(MemoryStreamSource);
+
+#[async_trait]
+impl StreamSource for Deleting {
+    fn capabilities(&self) -> StreamCapabilities {
+        self.0.capabilities()
+    }
+
+    fn identity(&self) -> String {
+        self.0.identity()
+    }
+
+    fn deletes(&self) -> bool {
+        true
+    }
+
+    async fn schema(&self) -> Result<Option<SchemaRef>> {
+        self.0.schema().await
+    }
+
+    async fn discover(&self) -> Result<Vec<SplitInfo>> {
+        self.0.discover().await
+    }
+
+    async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>> {
+        self.0.subscribe(context).await
+    }
+}
 
 /// A transform of the text `a, b=c where d`: columns, some of them renamed, and a filter that lets everything pass.
 static PICK: Plugin = Plugin::new("pick", "0").with_transform(|text| Ok(Arc::new(Pick(text.to_owned()))));

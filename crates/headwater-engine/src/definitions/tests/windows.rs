@@ -1,5 +1,6 @@
 //! Aggregations resolved to windows.
 
+use headwater_core::ErrorKind;
 use headwater_core::definitions::{AggregateFunction, Aggregation, Definitions, FeatureView, Field, ValueType};
 use headwater_core::options::Duration;
 
@@ -82,6 +83,24 @@ fn columns_that_do_not_come_out_of_the_transform_are_named_together() {
 
     let message = fault(&windowed(&[of(AggregateFunction::Sum, "made")]));
     assert!(message.contains("`made` is the created time"), "{message}");
+}
+
+#[test]
+fn aggregations_over_a_source_that_deletes_are_refused() {
+    let mut definitions = windowed(&[Aggregation::count()]);
+    let events = definitions.sources.iter_mut().find(|source| source.name == "events").unwrap();
+    *events = events.clone().option("deletes", true);
+    let error = resolved(&definitions).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Invalid);
+    let message = "the source `events` deletes entities by records without a value, and windows cannot forget events: a \
+                   view with `aggregations` needs a source that ignores such records";
+    assert!(error.to_string().contains(message), "{error}");
+
+    // Without aggregations the source will do.
+    let mut plain = project(|view| view);
+    let events = plain.sources.iter_mut().find(|source| source.name == "events").unwrap();
+    *events = events.clone().option("deletes", true);
+    assert!(view(&plain).windows.is_none());
 }
 
 #[test]

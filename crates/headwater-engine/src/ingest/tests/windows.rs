@@ -3,6 +3,7 @@
 
 mod any;
 mod builds;
+mod reads;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};

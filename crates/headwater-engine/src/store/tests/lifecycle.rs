@@ -18,13 +18,13 @@ use headwater_core::{Error, ErrorKind, Micros, Origin, Position, Registry, Resul
 use serde_json::{Value, json};
 
 use super::super::reset::ResetKind;
-use super::super::{EntityColumns, FeatureStore, Features, PushTarget};
+use super::super::{EntityColumns, FeatureStore, Features, NextEpoch, PushTarget, WindowStatus};
 use super::{DAY, HOUR, TABLE, TableConfig, batch, times};
 use crate::history::{EntityRows, HistoryOptions};
 use crate::ingest::{IngestOptions, JobState};
 use crate::rows::log_rows;
 use crate::view::ViewRows;
-use crate::windows::epoch;
+use crate::windows::epoch::{self, BuildProgress, Epoch, EpochState, SplitProgress};
 
 static STREAMS: LazyLock<Mutex<BTreeMap<String, MemoryStreamSource>>> = LazyLock::new(Mutex::default);
 
@@ -291,6 +291,48 @@ async fn a_reset_forward_skips_in_windows_without_a_log_too() {
     world.append(&[(1, DAY - 6, 0.4)]);
     ingest(&store).await;
     assert_eq!(read(&store, "counts:count", 1).await, json!([2, "PRESENT"]));
+}
+
+#[tokio::test]
+async fn the_status_of_windows_says_what_serves_and_how_far_the_next_epoch_is() {
+    let world = World::new("window status");
+    let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
+    let store = world.open(world.definitions("progress").view(counts.aggregation(Aggregation::count()))).await;
+    store.apply().await.unwrap();
+    let status = async || store.status().await.unwrap().views.into_iter().find(|view| view.view == "counts").unwrap();
+    let windows = async || status().await.windows.unwrap();
+    let none = WindowStatus { epoch: None, log_from: None, current: false, next: None };
+    assert_eq!(windows().await, none);
+    world.append(&[(1, DAY - 9, 0.1), (2, DAY - 8, 0.1)]);
+    ingest(&store).await;
+    store.materialize(DAY - 9, DAY - 8, Some(&["counts".to_owned()]), None).await.unwrap();
+    let (online, generation) = (world.online.as_ref(), status().await.generation);
+    let (serving, _) = epoch::load(online, "progress", "counts", &generation).await.unwrap().serving.unwrap();
+    let now = windows().await;
+    assert_eq!((now.epoch, now.log_from, now.current, now.next), (Some(serving.id.clone()), Some(DAY - 8), true, None));
+
+    let next = Epoch { id: format!("{}-next", serving.id), log_from: Some(DAY - 7), ..serving.clone() };
+    let progress = BuildProgress { done: 1, total: 3, rows: 20 };
+    next.write(online, "progress", "counts", EpochState::Building, progress).await.unwrap();
+    let told = NextEpoch {
+        epoch: next.id.clone(),
+        log_from: Some(DAY - 7),
+        built: false,
+        done: 1,
+        total: 3,
+        rows: 20,
+        splits_caught_up: 0,
+        splits: 0,
+    };
+    let now = windows().await;
+    assert_eq!((now.epoch.as_ref(), now.next.as_ref()), (Some(&serving.id), Some(&told)));
+    assert_eq!(read(&store, "counts:count", 2).await, json!([1, "PRESENT"]), "the old one serves meanwhile");
+
+    let split = |name: &str, caught_up| (SplitId::from(name), SplitProgress { through: Position::START, caught_up });
+    next.write(online, "progress", "counts", EpochState::CatchingUp, progress).await.unwrap();
+    next.write_progress(online, "progress", "counts", [split("0", true), split("1", false)]).await.unwrap();
+    let told = NextEpoch { built: true, splits_caught_up: 1, splits: 2, ..told };
+    assert_eq!(windows().await.next, Some(told));
 }
 
 #[tokio::test]
