@@ -26,7 +26,8 @@ async fn a_new_generation_is_caught_up_apart_and_then_serves() {
     world.stream.resumed.lock().unwrap().clear();
     let mut job = world.start().await;
     world.until("the new generation serves", || async { serving(&world).await.as_deref() == Some("g2") }).await;
-    // Now both views are read by one reader.
+    // It serves before its reader gives it over: what came between the two would be read by one of them first.
+    world.until("one reader reads both", || async { world.stream.resumed.lock().unwrap().len() == 3 }).await;
     world.stream.event("a", 1, 1_000, 1.0);
     world
         .until("both go on", || async { job.status().splits.iter().filter(|s| s.offset == Some(101)).count() == 2 })
