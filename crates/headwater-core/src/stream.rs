@@ -239,11 +239,21 @@ pub struct StreamBatch {
     pub lag: Option<Lag>,
 }
 
+impl StreamBatch {
+    /// Memory in bytes: what it takes of [`ReaderContext::buffer_bytes`].
+    pub fn bytes(&self) -> usize {
+        self.payload.bytes()
+            + arrow::array::Array::get_array_memory_size(&self.positions)
+            + self.metadata.as_ref().map_or(0, RecordBatch::get_array_memory_size)
+    }
+}
+
 /// What a reader reports.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // There is one at a time, and nearly every one is a batch.
 pub enum StreamEvent {
-    /// These splits are this reader's from now on.
+    /// These splits are this reader's from now on. None of them: what an error has told of before has passed, and nothing
+    /// has come meanwhile that would show it.
     Assigned(Vec<AssignedSplit>),
     /// Records of a split that is this reader's.
     Batch(StreamBatch),

@@ -309,7 +309,7 @@ impl Reading<'_> {
         stop: &mut watch::Receiver<bool>,
     ) -> bool {
         let rows = prepared.parts.iter().map(|part| part.piece.rows.get_array_memory_size()).sum::<usize>();
-        let bytes = prepared.batch.payload.bytes() + rows;
+        let bytes = prepared.batch.bytes() + rows;
         // A batch larger than the whole queue goes alone.
         let share = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(1, most);
         let mut send = pin!(async {
@@ -333,6 +333,7 @@ impl Reading<'_> {
     async fn pass_on(&self, event: StreamEvent) {
         let (done, told) = oneshot::channel();
         let (item, deadline) = match event {
+            StreamEvent::Assigned(splits) if splits.is_empty() => return,
             StreamEvent::Assigned(splits) => (Item::Assigned(splits, done), None),
             StreamEvent::Revoked { splits, deadline } => {
                 let publish = deadline.is_some();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use async_trait::async_trait;
-use headwater_core::definitions::RecordFormat;
+use headwater_core::definitions::{OnError, RecordFormat};
 use headwater_core::stream::{RegisteredSchema, SchemaRegistry};
 use headwater_core::{Error, ErrorKind, Result};
 
@@ -25,6 +25,17 @@ const READER: &str = r#"{"type": "record", "name": "Event", "fields": [
 #[derive(Debug, Default)]
 struct TestRegistry {
     away: AtomicBool,
+}
+
+/// Does not let anybody in.
+#[derive(Debug)]
+struct ClosedRegistry;
+
+#[async_trait]
+impl SchemaRegistry for ClosedRegistry {
+    async fn schema(&self, _: u32) -> Result<Option<RegisteredSchema>> {
+        Err(Error::new(ErrorKind::PermissionDenied, "the registry answers with status `401`"))
+    }
 }
 
 #[async_trait]
@@ -64,4 +75,31 @@ async fn a_job_waits_for_its_registry_and_buries_what_it_does_not_know() {
     let dead = dead_letters(&world.project()).await.unwrap();
     let reasons = dead.iter().map(|dead| dead.letter.reason.as_str()).collect::<Vec<_>>();
     assert_eq!(reasons, ["the schema registry knows no schema `2`"]);
+}
+
+#[tokio::test]
+async fn a_registry_that_lets_nobody_in_ends_the_job() {
+    let mut world = World::new();
+    world.stream.registry = Some(Arc::new(ClosedRegistry));
+    world.settings().record_format = Some(RecordFormat::avro(READER));
+    world.stream.add("a", event(1, 10, 0.5));
+    let mut job = world.start().await;
+    let error = job.wait().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+    assert_eq!(job.status().state, JobState::Failed);
+    assert!(job.status().reason.is_some_and(|reason| reason.contains("status `401`")));
+    assert!(world.log().await.is_empty() && dead_letters(&world.project()).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_schema_that_nobody_knows_ends_the_job_where_errors_do() {
+    let mut world = World::new();
+    world.stream.registry = Some(Arc::new(TestRegistry::default()));
+    world.settings().record_format = Some(RecordFormat::avro(READER));
+    world.settings().on_error = OnError::Fail;
+    world.stream.add("a", event(1, 10, 0.5));
+    world.stream.add("a", framed(2, &[2]));
+    let error = world.start().await.wait().await.unwrap_err();
+    let says = "position `0000000000000002` of split `a`: the schema registry knows no schema `2`";
+    assert!(error.kind() == ErrorKind::Data && error.to_string().contains(says), "{error}");
 }
