@@ -1,5 +1,6 @@
 //! Records of one partition on their way to a batch.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -49,7 +50,7 @@ impl BatchBuilder {
     pub(crate) fn add(&mut self, message: &BorrowedMessage<'_>) -> usize {
         let mut bytes = message.payload_len() + message.key_len() + 64;
         if let Some(headers) = message.headers() {
-            bytes += self.add_headers(headers);
+            bytes += self.add_headers(message, headers);
         } else if let Some(column) = &mut self.headers {
             // Keys and values are as long as each other, so this cannot fail.
             let _ = column.append(false);
@@ -61,7 +62,7 @@ impl BatchBuilder {
         bytes
     }
 
-    fn add_headers(&mut self, headers: &impl Headers) -> usize {
+    fn add_headers(&mut self, message: &BorrowedMessage<'_>, headers: &impl Headers) -> usize {
         let before = self.offsets.len();
         let column = self.headers.get_or_insert_with(|| {
             let mut column = MapBuilder::new(None, StringBuilder::new(), BinaryBuilder::new());
@@ -71,10 +72,21 @@ impl BatchBuilder {
             column
         });
         let mut bytes = 0;
-        for header in headers.iter() {
-            column.keys().append_value(header.key);
-            column.values().append_option(header.value);
-            bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
+        for at in 0..headers.count() {
+            // rdkafka takes it for granted that a name is UTF-8, and panics otherwise. One such header must not keep the
+            // partition from being read for ever: it is left out.
+            match catch_unwind(AssertUnwindSafe(|| headers.try_get(at))) {
+                Ok(Some(header)) => {
+                    column.keys().append_value(header.key);
+                    column.values().append_option(header.value);
+                    bytes += header.key.len() + header.value.map_or(0, <[u8]>::len);
+                }
+                Ok(None) => {}
+                Err(_) => {
+                    let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+                    tracing::warn!(topic, partition, offset, "a header whose name is no UTF-8 was left out");
+                }
+            }
         }
         let _ = column.append(true);
         bytes

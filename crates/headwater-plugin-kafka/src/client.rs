@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use headwater_core::Result;
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::KafkaConfig;
 use crate::error::kafka;
@@ -19,6 +20,10 @@ pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
         client.set(key, value);
     }
     client.set("bootstrap.servers", &config.bootstrap_servers);
+    // A connection that is closed is only told at this level. Nothing of it is shown unless asked for, nor is what the
+    // property `debug` brings.
+    let level = if client.get("debug").is_some() { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Info };
+    client.set_log_level(level);
     client
 }
 

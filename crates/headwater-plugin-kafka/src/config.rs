@@ -103,6 +103,9 @@ const CLASSIC: [(&str, &str); 4] = [
     ("group.protocol.type", "nothing"),
 ];
 
+/// The mechanisms of SASL that are built in. The others take a token or a ticket from elsewhere.
+const MECHANISMS: [&str; 3] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"];
+
 impl KafkaConfig {
     /// Checks what the types of the options do not say. `name` is what is configured, for messages.
     ///
@@ -139,6 +142,7 @@ impl KafkaConfig {
                 }
             }
         }
+        faults.extend(self.sasl());
         if let Some(url) = &self.schema_registry_url {
             let rest = url.strip_prefix("http://").or_else(|| url.strip_prefix("https://"));
             match rest.map(|rest| rest.split('/').next().unwrap_or_default()) {
@@ -167,8 +171,29 @@ impl KafkaConfig {
         if faults.is_empty() { Ok(()) } else { Err(Error::invalid(format!("{name}: {}", faults.join("; ")))) }
     }
 
+    /// What SASL lacks. librdkafka would say it when the first client is made.
+    fn sasl(&self) -> Option<String> {
+        let protocol = self.options.get("security.protocol").unwrap_or_default().to_ascii_lowercase();
+        if !protocol.starts_with("sasl") {
+            return None;
+        }
+        let mechanism = self.options.get("sasl.mechanism").or_else(|| self.options.get("sasl.mechanisms"));
+        match mechanism {
+            Some(known) if MECHANISMS.contains(&known) => {}
+            other => {
+                let found = other.map_or("is missing".into(), |other| format!("`{other}` is not built in"));
+                return Some(format!(
+                    "option `options`: `sasl.mechanism` {found}: one of `{}`",
+                    MECHANISMS.join("`, `")
+                ));
+            }
+        }
+        let missing = ["sasl.username", "sasl.password"].into_iter().find(|name| self.options.get(name).is_none());
+        missing.map(|name| format!("option `options`: `{name}` is missing"))
+    }
+
     /// Whether the group is kept by the newer protocol, which the broker drives.
     pub(crate) fn newer_protocol(&self) -> bool {
-        self.options.get("group.protocol") == Some("consumer")
+        self.options.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
     }
 }

@@ -17,7 +17,8 @@ pub(crate) fn kafka(error: KafkaError, doing: &'static str) -> Error {
         return Error::invalid(format!("cannot {doing}: a text holds a zero byte")).with_plugin("kafka");
     }
     let kind = match error.rdkafka_error_code() {
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition) => ErrorKind::NotFound,
+        // `UnknownPartition` is not among them: librdkafka says so of a partition that has no leader yet, too.
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => ErrorKind::NotFound,
         Some(
             Code::TopicAuthorizationFailed
             | Code::GroupAuthorizationFailed
@@ -28,9 +29,9 @@ pub(crate) fn kafka(error: KafkaError, doing: &'static str) -> Error {
         Some(Code::OffsetOutOfRange | Code::AutoOffsetReset) => ErrorKind::PositionLost,
         Some(Code::ThrottlingQuotaExceeded) => ErrorKind::Throttled,
         Some(Code::FencedInstanceId | Code::UnreleasedInstanceId) => {
-            return Error::new(ErrorKind::Conflict, "another worker of the group has the same `instance_id`")
-                .with_plugin("kafka")
-                .with_source(error);
+            let message =
+                "another worker of the group has the same `instance_id`, or had it and its session is not over";
+            return Error::new(ErrorKind::Conflict, message).with_plugin("kafka").with_source(error);
         }
         Some(
             Code::InvalidArgument | Code::InvalidConfig | Code::UnsupportedFeature | Code::InconsistentGroupProtocol,

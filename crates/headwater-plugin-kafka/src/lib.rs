@@ -26,6 +26,8 @@ mod splits;
 #[cfg(feature = "client")]
 mod stream;
 #[cfg(feature = "client")]
+mod trouble;
+#[cfg(feature = "client")]
 mod worker;
 
 #[cfg(test)]

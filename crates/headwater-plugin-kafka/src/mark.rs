@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use headwater_core::{Error, ErrorKind, Result};
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::topic_partition_list::Offset;
 use rdkafka::{ClientConfig, TopicPartitionList};
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use crate::client::{self, REQUEST_TIMEOUT};
 use crate::config::KafkaConfig;
 use crate::error::kafka;
+use crate::trouble::{Outsider, Troubled};
 
 const FORMAT_VERSION: u64 = 1;
 
@@ -123,7 +124,10 @@ pub(crate) fn differing(config: &KafkaConfig, group: &str, marks: &BTreeMap<i32,
     if marks.is_empty() {
         return Ok(Vec::new());
     }
-    let consumer = looker(config, group).create::<BaseConsumer>().map_err(|error| kafka(error, "make a client"))?;
+    let looker = looker(config, group).create_with_context(Outsider::default());
+    let consumer: BaseConsumer<Outsider> = looker.map_err(|error| kafka(error, "make a client"))?;
+    // This source was let in, or there would be no mark.
+    consumer.context().trouble().let_in();
     let mut list = TopicPartitionList::new();
     for (partition, mark) in marks {
         list.add_partition_offset(&config.topic, *partition, Offset::Offset(mark.offset))
@@ -135,8 +139,8 @@ pub(crate) fn differing(config: &KafkaConfig, group: &str, marks: &BTreeMap<i32,
     let mut differing = Vec::new();
     while !open.is_empty() {
         if Instant::now() >= until {
-            return Err(Error::new(ErrorKind::Unavailable, "the brokers did not hand over a committed record in time")
-                .with_plugin("kafka"));
+            let late = KafkaError::Global(RDKafkaErrorCode::OperationTimedOut);
+            return Err(consumer.context().trouble().explain(late, "look at a committed record"));
         }
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {

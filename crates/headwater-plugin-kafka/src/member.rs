@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use headwater_core::SplitId;
 use headwater_core::stream::{AssignedSplit, Lag, ReaderContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -21,6 +23,10 @@ use crate::mark::{Mark, Marks};
 use crate::queue::Queue;
 use crate::resolve::{self, Found};
 use crate::splits::{before, next_offset, partition, split};
+use crate::trouble::{Trouble, Troubled};
+
+/// How often committed records are looked at while others are read.
+const LOOK_BACK: Duration = Duration::from_secs(30);
 
 /// What librdkafka calls back on the polling thread, and what that thread shares with the reader.
 pub(crate) struct Member {
@@ -31,10 +37,15 @@ pub(crate) struct Member {
     /// Not held: dropping the last one leaves the group, and waits for that.
     consumer: OnceLock<Weak<BaseConsumer<Member>>>,
     state: Mutex<State>,
+    trouble: Trouble,
+    /// A passing fault was reported, and not yet that it has passed.
+    ailing: AtomicBool,
     /// A callback ran during the last poll, so that its `None` does not mean that nothing waits.
     interrupted: AtomicBool,
-    /// Somebody is finding out why an offset was out of range, or why the topic is unknown.
-    wondering: AtomicBool,
+    /// Somebody is finding out why an offset was out of range.
+    wondering_at_offsets: AtomicBool,
+    /// Somebody is finding out whether the topic is gone, or another one.
+    wondering_at_topic: AtomicBool,
 }
 
 #[derive(Default)]
@@ -45,6 +56,8 @@ struct State {
     /// What is known of partitions that are not read yet.
     found: Vec<Found>,
     join_anew: bool,
+    /// When committed records were last looked at.
+    looked: Option<Instant>,
 }
 
 /// A partition that was taken over, once.
@@ -69,6 +82,10 @@ struct Partition {
     /// The high watermark that statistics named last.
     high: Option<i64>,
     marks: Marks,
+    /// A record that was committed some time ago.
+    anchor: Option<Mark>,
+    /// The newest record that is known to be committed.
+    committed: Option<Mark>,
 }
 
 impl Member {
@@ -80,8 +97,11 @@ impl Member {
             runtime,
             consumer: OnceLock::new(),
             state: Mutex::default(),
+            trouble: Trouble::default(),
+            ailing: AtomicBool::new(false),
             interrupted: AtomicBool::new(false),
-            wondering: AtomicBool::new(false),
+            wondering_at_offsets: AtomicBool::new(false),
+            wondering_at_topic: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +151,11 @@ impl Member {
         self.state().partitions.values().any(|partition| !partition.reading)
     }
 
+    /// The partitions that are this member's, read or not.
+    pub(crate) fn taken(&self) -> Vec<i32> {
+        self.state().partitions.keys().copied().collect()
+    }
+
     /// The partitions that are read, each with its next offset.
     pub(crate) fn reading(&self) -> Vec<(Taken, i64)> {
         let state = self.state();
@@ -139,7 +164,7 @@ impl Member {
     }
 
     pub(crate) fn join_anew(&self) {
-        self.wondering.store(false, Ordering::Relaxed);
+        self.wondering_at_offsets.store(false, Ordering::Relaxed);
         self.state().join_anew = true;
     }
 
@@ -152,7 +177,7 @@ impl Member {
     pub(crate) fn begin(&self, found: Vec<Found>) {
         let mut state = self.state();
         let mut assigned = Vec::with_capacity(found.len());
-        for Found { taken, position } in found {
+        for Found { taken, position, anchor } in found {
             let (Some(one), Some(next)) = (state.partitions.get_mut(&taken.partition), next_offset(&position)) else {
                 continue;
             };
@@ -160,6 +185,7 @@ impl Member {
             one.next = next;
             one.at_end = false;
             one.end = None;
+            one.anchor = anchor;
             assigned.push(AssignedSplit { split: split(taken.partition), resume: position });
         }
         if !assigned.is_empty() {
@@ -222,24 +248,81 @@ impl Member {
     pub(crate) fn committed(&self, number: i32, next: i64) -> Option<Option<Mark>> {
         let mut state = self.state();
         let partition = state.partitions.get_mut(&number).filter(|one| one.reading)?;
-        Some(partition.marks.committed(next))
+        let mark = partition.marks.committed(next);
+        partition.committed = mark.or(partition.committed);
+        partition.anchor = partition.anchor.or(mark);
+        Some(mark)
+    }
+
+    /// Reports a fault of librdkafka's.
+    pub(crate) fn report(&self, error: KafkaError) {
+        self.ailing.store(true, Ordering::Relaxed);
+        self.queue.error(self.trouble.explain(error, "read the topic"));
+    }
+
+    /// Says that a fault has passed, where it has. Else a topic to which nothing is added would seem to ail for ever: librdkafka
+    /// reports no connection that is good again.
+    fn recover(&self, told: &Statistics, partitions: &BTreeMap<i32, Partition>) {
+        let is_up = |id: i32| told.brokers.values().any(|broker| broker.nodeid == id && broker.state == "UP");
+        let topic = told.topics.get(&self.config.topic);
+        let leader = |number: &i32| topic.and_then(|topic| topic.partitions.get(number)).map(|told| told.leader);
+        let well = match partitions.is_empty() {
+            true => told.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP"),
+            false => partitions.keys().all(|number| leader(number).is_some_and(is_up)),
+        };
+        if well && self.ailing.swap(false, Ordering::Relaxed) {
+            // An event that changes nothing.
+            self.queue.assigned(Vec::new());
+        }
     }
 
     /// Finds out why librdkafka asked for an offset that is not there, unless somebody does so already.
     pub(crate) fn wonder_at_offsets(&self, consumer: &BaseConsumer<Self>) {
-        if !self.wondering.swap(true, Ordering::Relaxed) {
+        if !self.wondering_at_offsets.swap(true, Ordering::Relaxed) {
             self.runtime.spawn(resolve::out_of_range(Arc::clone(consumer.context())));
         }
     }
 
-    /// Finds out whether the topic is gone, unless somebody does so already.
+    /// Finds out whether the topic is gone or another one, unless somebody does so already.
     pub(crate) fn wonder_at_topic(&self, consumer: &BaseConsumer<Self>) {
-        if !self.wondering.swap(true, Ordering::Relaxed) {
-            let member = Arc::clone(consumer.context());
-            self.runtime.spawn(async move {
-                resolve::unknown_topic(Arc::clone(&member)).await;
-                member.wondering.store(false, Ordering::Relaxed);
-            });
+        self.once(consumer, resolve::doubtful_topic);
+    }
+
+    /// Looks whether the topic is still the one that was read, unless somebody does so already.
+    fn look_back(&self, consumer: &BaseConsumer<Self>) {
+        self.once(consumer, resolve::look_back);
+    }
+
+    fn once<F: Future<Output = ()> + Send + 'static>(
+        &self,
+        consumer: &BaseConsumer<Self>,
+        look: impl FnOnce(Arc<Self>) -> F,
+    ) {
+        if self.wondering_at_topic.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let member = Arc::clone(consumer.context());
+        let looking = look(Arc::clone(&member));
+        self.runtime.spawn(async move {
+            looking.await;
+            member.wondering_at_topic.store(false, Ordering::Relaxed);
+        });
+    }
+
+    /// Of each partition that is read a record that was committed some time ago, and the newest one that was.
+    pub(crate) fn anchors(&self) -> BTreeMap<i32, (Mark, Option<Mark>)> {
+        let state = self.state();
+        let reading = state.partitions.iter().filter(|(_, one)| one.reading);
+        reading.filter_map(|(number, one)| Some((*number, (one.anchor?, one.committed)))).collect()
+    }
+
+    /// These records are of the topic that was read all the time.
+    pub(crate) fn anchored(&self, marks: impl Iterator<Item = (i32, Mark)>) {
+        let mut state = self.state();
+        for (number, mark) in marks {
+            if let Some(partition) = state.partitions.get_mut(&number) {
+                partition.anchor = Some(mark);
+            }
         }
     }
 
@@ -331,6 +414,8 @@ impl Partition {
             end: None,
             high: None,
             marks: Marks::default(),
+            anchor: None,
+            committed: None,
         }
     }
 }
@@ -339,23 +424,53 @@ fn lag(high: i64, next: i64) -> Lag {
     Lag { records: Some(u64::try_from(high.saturating_sub(next)).unwrap_or(0)), bytes: None, time: None }
 }
 
+impl Troubled for Member {
+    fn trouble(&self) -> &Trouble {
+        &self.trouble
+    }
+}
+
 impl ClientContext for Member {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        // Lines come ahead of records that were there before them, too.
+        self.interrupted.store(true, Ordering::Relaxed);
+        self.trouble.log(facility, line);
+        crate::trouble::log(level, facility, line);
+    }
+
     fn stats(&self, statistics: Statistics) {
         // They come ahead of records that were there before them.
         self.interrupted.store(true, Ordering::Relaxed);
-        let Some(topic) = statistics.topics.get(&self.config.topic) else { return };
+        let mut fewer = false;
         let mut state = self.state();
-        for (number, told) in &topic.partitions {
+        for (number, told) in statistics.topics.get(&self.config.topic).iter().flat_map(|topic| &topic.partitions) {
             let Some(partition) = state.partitions.get_mut(number) else { continue };
             if partition.at_end {
                 partition.end = Some(told.eof_offset).filter(|&end| end >= 0);
             }
             let high = if told.ls_offset >= 0 { told.ls_offset } else { told.hi_offset };
-            partition.high = Some(high).filter(|&high| high >= 0);
+            let high = Some(high).filter(|&high| high >= 0);
+            // A topic does not lose its newest records, so this may be another one. librdkafka reads on in it all the same,
+            // and says nothing where it has as many records as were read.
+            fewer |= high.is_some() && high < partition.high;
+            partition.high = high;
+        }
+        let now = Instant::now();
+        let look = now.duration_since(*state.looked.get_or_insert(now)) >= LOOK_BACK;
+        if look {
+            state.looked = Some(now);
+        }
+        self.recover(&statistics, &state.partitions);
+        drop(state);
+        match self.consumer() {
+            Some(consumer) if fewer => self.wonder_at_topic(&consumer),
+            Some(consumer) if look => self.look_back(&consumer),
+            _ => {}
         }
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.trouble.error(&error, reason);
         // The end of a partition comes as an error, too.
         if !matches!(error.rdkafka_error_code(), Some(rdkafka::error::RDKafkaErrorCode::PartitionEOF)) {
             tracing::warn!(topic = self.config.topic, %error, reason, "the Kafka client reports");

@@ -58,9 +58,7 @@ impl Queue {
     }
 
     pub(crate) fn batch(&self, batch: StreamBatch) {
-        let bytes = batch.payload.bytes()
-            + arrow::array::Array::get_array_memory_size(&batch.positions)
-            + batch.metadata.as_ref().map_or(0, arrow::array::RecordBatch::get_array_memory_size);
+        let bytes = batch.bytes();
         let mut state = self.lock();
         state.bytes += bytes;
         state.events.push_back(Queued::Batch(Box::new(batch), bytes));

@@ -20,7 +20,7 @@ use crate::mark::Mark;
 use crate::member::Member;
 use crate::queue::{Acknowledged, Queue};
 use crate::splits::{next_offset, partition};
-use crate::stream::{blocking, partitions};
+use crate::stream::{blocking, first_partitions};
 use crate::worker::Worker;
 
 /// How often committed records are marked. The first ones of a partition are marked at once.
@@ -70,7 +70,7 @@ impl KafkaStreamReader {
         let consumer = Arc::new(consumer);
         consumer.context().belongs_to(&consumer);
         // A topic that is not there is told at once, and not when the group has been joined.
-        partitions(&consumer, &config.topic)?;
+        first_partitions(&consumer, &config.topic)?;
         consumer.subscribe(&[&config.topic]).map_err(|error| kafka(error, "subscribe to the topic"))?;
         let worker = Worker::new(Arc::clone(&consumer), Arc::clone(&queue), &context);
         let thread = std::thread::Builder::new()

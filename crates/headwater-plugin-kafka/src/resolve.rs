@@ -12,17 +12,18 @@ use headwater_core::stream::{OnPositionLost, Progress, StartPosition};
 use headwater_core::{Error, ErrorKind, Position, Result};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::client::REQUEST_TIMEOUT;
 use crate::config::KafkaConfig;
-use crate::error::kafka;
 use crate::mark::{self, Mark, note_object};
 use crate::member::{Member, Taken};
 use crate::splits::{before, next_offset, split};
 use crate::stream::{blocking, partitions};
+use crate::trouble::Troubled;
 
 /// How long the ends of one partition are waited for before the others are read on without it.
 const ENDS_TIMEOUT: Duration = Duration::from_secs(3);
@@ -38,6 +39,8 @@ const UNKNOWN_TOPIC: Duration = Duration::from_secs(30);
 pub(crate) struct Found {
     pub(crate) taken: Taken,
     pub(crate) position: Position,
+    /// A record that was committed before, where it is still there.
+    pub(crate) anchor: Option<Mark>,
 }
 
 /// The first and the next offset of a partition.
@@ -94,7 +97,7 @@ async fn attempt(member: &Arc<Member>, open: &[Taken]) -> Result<(Vec<Found>, Op
         }
     };
     let mut found = Vec::new();
-    let mut marks = BTreeMap::new();
+    let (mut marks, mut resumed) = (BTreeMap::new(), BTreeMap::new());
     for taken in open {
         let number = taken.partition;
         let (low, high) = match ends.remove(&number) {
@@ -112,37 +115,61 @@ async fn attempt(member: &Arc<Member>, open: &[Taken]) -> Result<(Vec<Found>, Op
             None => match first.as_ref().and_then(|first| first.offsets.get(&number)) {
                 Some(offset) => before(*offset),
                 None => {
-                    found.push(Found { taken: *taken, position: before(low) });
+                    found.push(Found { taken: *taken, position: before(low), anchor: None });
                     continue;
                 }
             },
         };
         match in_range(&member.config, number, &checkpoint, (low, high)) {
-            Ok(position) => found.push(Found { taken: *taken, position }),
-            Err(error) => {
-                fail(error);
-                continue;
+            Ok(position) => {
+                let note = ask(member.context.checkpoints.noted(&Mark::name(number))).await?;
+                let mark = note.map(|note| Mark::from_note(&note)).transpose()?;
+                marks.extend(mark.map(|mark| (number, mark)));
+                resumed.insert(number, (low, high));
+                found.push(Found { taken: *taken, position, anchor: mark.filter(|mark| mark.offset >= low) });
             }
-        }
-        if let Some(note) = ask(member.context.checkpoints.noted(&Mark::name(number))).await? {
-            let mark = Mark::from_note(&note)?;
-            if mark.offset >= high {
-                fail(made_anew(format!("partition {number} ends at offset {high}, before the last committed record")));
-                found.pop();
-            } else if mark.offset >= low {
-                marks.insert(number, mark);
-            }
+            Err(error) => fail(error),
         }
     }
-    let (config, group, asked) = (Arc::clone(&member.config), member.context.group.clone(), marks.clone());
-    for number in blocking(move || mark::differing(&config, &group, &asked)).await? {
-        let offset = marks.get(&number).map_or(0, |mark| mark.offset);
-        fail(made_anew(format!(
-            "the record at offset {offset} of partition {number} is another one than was committed there"
-        )));
+    for (number, error) in not_the_same(member, &marks, &resumed).await? {
+        fail(error);
         found.retain(|found| found.taken.partition != number);
     }
     Ok((found, failed))
+}
+
+/// Those of these partitions, given with their ends, that are not the ones that were read: the record that was marked as
+/// committed lies behind the end, or is another one now. Where it is gone, nothing is concluded.
+async fn not_the_same(
+    member: &Arc<Member>,
+    marks: &BTreeMap<i32, Mark>,
+    ends: &BTreeMap<i32, Ends>,
+) -> Result<Vec<(i32, Error)>> {
+    let mut faults = Vec::new();
+    let mut there = BTreeMap::new();
+    for (&number, mark) in marks {
+        match ends.get(&number) {
+            Some((_, high)) if mark.offset >= *high => {
+                let why = format!("partition {number} ends at offset {high}, before the last committed record");
+                faults.push((number, made_anew(why)));
+            }
+            Some((low, _)) if mark.offset >= *low => drop(there.insert(number, *mark)),
+            _ => {}
+        }
+    }
+    faults.extend(replaced(member, there).await?);
+    Ok(faults)
+}
+
+/// Those of these marks whose record is another one now.
+async fn replaced(member: &Arc<Member>, marks: BTreeMap<i32, Mark>) -> Result<Vec<(i32, Error)>> {
+    let (config, group, asked) = (Arc::clone(&member.config), member.context.group.clone(), marks.clone());
+    let fault = |number: i32| {
+        let offset = marks.get(&number).map_or(0, |mark| mark.offset);
+        let what = format!("the record at offset {offset} of partition {number}");
+        (number, made_anew(format!("{what} is another one than was committed there")))
+    };
+    Ok(blocking(move || mark::differing(&config, &group, &asked)).await?.into_iter().map(fault).collect())
 }
 
 /// Whether a position can be read on from: it, or what `on_position_lost` makes of it.
@@ -190,9 +217,9 @@ fn made_anew(why: String) -> Error {
 async fn ends(member: &Arc<Member>, open: &[Taken]) -> Result<BTreeMap<i32, Result<Ends>>> {
     let numbers = open.iter().map(|taken| taken.partition).collect();
     of_each(member, numbers, |consumer, topic, number| {
-        consumer
-            .fetch_watermarks(topic, number, ENDS_TIMEOUT)
-            .map_err(|error| kafka(error, "ask for the ends of a partition").with_context("partition", number))
+        consumer.fetch_watermarks(topic, number, ENDS_TIMEOUT).map_err(|error| {
+            explain(consumer, error, "ask for the ends of a partition").with_context("partition", number)
+        })
     })
     .await
 }
@@ -219,6 +246,10 @@ async fn of_each<T: Send + 'static>(
         }
     }
     Ok(answers)
+}
+
+fn explain(consumer: &BaseConsumer<Member>, error: KafkaError, doing: &'static str) -> Error {
+    consumer.context().trouble().explain(error, doing)
 }
 
 /// Waits for an answer of the engine.
@@ -300,9 +331,9 @@ async fn first_start(member: &Arc<Member>) -> Result<Option<FirstStart>> {
     })
     .await?;
     let ends = of_each(member, numbers, |consumer, topic, number| {
-        consumer
-            .fetch_watermarks(topic, number, REQUEST_TIMEOUT)
-            .map_err(|error| kafka(error, "ask for the end of a partition").with_context("partition", number))
+        consumer.fetch_watermarks(topic, number, REQUEST_TIMEOUT).map_err(|error| {
+            explain(consumer, error, "ask for the end of a partition").with_context("partition", number)
+        })
     });
     let mut offsets = BTreeMap::new();
     for (number, ends) in ends.await? {
@@ -318,7 +349,7 @@ async fn first_start(member: &Arc<Member>) -> Result<Option<FirstStart>> {
 fn offsets_at(consumer: &BaseConsumer<Member>, topic: &str, numbers: &[i32], time: i64) -> Result<BTreeMap<i32, i64>> {
     // Kafka's times are milliseconds: the first one that is not before `time`, and none before 1970.
     let millis = (time.div_euclid(1000) + i64::from(time.rem_euclid(1000) != 0)).max(0);
-    let failed = |error| kafka(error, "ask for the offset of a time");
+    let failed = |error| explain(consumer, error, "ask for the offset of a time");
     let mut asked = TopicPartitionList::new();
     for number in numbers {
         asked.add_partition_offset(topic, *number, Offset::Offset(millis)).map_err(failed)?;
@@ -355,21 +386,55 @@ pub(crate) async fn out_of_range(member: Arc<Member>) {
     member.join_anew();
 }
 
-/// The topic is unknown to a broker. Fails for good where it stays so.
-pub(crate) async fn unknown_topic(member: Arc<Member>) {
+/// A broker does not know the topic or a partition, or speaks of fewer records than there were. Fails for good where that
+/// stays so, and where the topic is another one when it is known again.
+pub(crate) async fn doubtful_topic(member: Arc<Member>) {
     let until = tokio::time::Instant::now() + UNKNOWN_TOPIC;
-    loop {
-        let Some(consumer) = member.consumer() else { return };
-        let config = Arc::clone(&member.config);
-        match blocking(move || partitions(&consumer, &config.topic)).await {
-            Ok(_) => return,
-            Err(error) if error.kind() == ErrorKind::NotFound && tokio::time::Instant::now() >= until => {
-                return member.queue.error(error);
-            }
-            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await,
+    while !member.queue.is_closed() {
+        let patient = tokio::time::Instant::now() < until;
+        match still_there(&member).await {
+            Ok(()) => return,
+            Err(error) if error.is_retryable() || (error.kind() == ErrorKind::NotFound && patient) => {}
+            Err(error) => return member.queue.error(error),
         }
-        if member.queue.is_closed() {
-            return;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Whether the topic has the partitions that are this member's, and they are the ones that it reads.
+async fn still_there(member: &Arc<Member>) -> Result<()> {
+    let Some(consumer) = member.consumer() else { return Ok(()) };
+    let config = Arc::clone(&member.config);
+    let there = blocking(move || partitions(&consumer, &config.topic)).await?;
+    if let Some(gone) = member.taken().into_iter().find(|number| !there.contains(number)) {
+        return Err(Error::not_found(format!("the topic has no partition {gone} any more")).with_plugin("kafka"));
+    }
+    let reading = member.reading();
+    let taken: Vec<Taken> = reading.iter().map(|(taken, _)| *taken).collect();
+    let mut known = BTreeMap::new();
+    for (number, ends) in ends(member, &taken).await? {
+        known.insert(number, ends?);
+    }
+    for (taken, next) in &reading {
+        let number = taken.partition;
+        if let Some((_, high)) = known.get(&number).filter(|(_, high)| next > high) {
+            let why = format!("partition {number} ends at offset {high}, and was read to offset {next}");
+            return Err(made_anew(why));
         }
+    }
+    let marks = member.anchors().into_iter().map(|(number, (anchor, _))| (number, anchor)).collect();
+    not_the_same(member, &marks, &known).await?.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
+}
+
+/// Looks at records that were committed some time ago, while others are read. librdkafka reads on in a topic that was made
+/// anew where it left off in the old one, and says nothing where the new one has as many records by then.
+pub(crate) async fn look_back(member: Arc<Member>) {
+    let anchors = member.anchors();
+    let marks = anchors.iter().map(|(number, (anchor, _))| (*number, *anchor)).collect();
+    match replaced(&member, marks).await.map(|faults| faults.into_iter().next()) {
+        Ok(Some((_, error))) => member.queue.error(error),
+        // What was committed before this look was committed in the same topic.
+        Ok(None) => member.anchored(anchors.into_iter().filter_map(|(number, (_, newest))| Some((number, newest?)))),
+        Err(error) => tracing::debug!(topic = member.config.topic, %error, "committed records were not looked at"),
     }
 }

@@ -9,6 +9,7 @@ use headwater_core::plugin::OpenContext;
 use headwater_core::stream::{ReaderContext, SchemaRegistry, SplitInfo, StreamCapabilities};
 use headwater_core::{Error, Result, StreamReader, StreamSource};
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::metadata::Metadata;
 use tokio::runtime::Handle;
 
 use crate::batch::metadata_schema;
@@ -18,6 +19,7 @@ use crate::error::kafka;
 use crate::reader::KafkaStreamReader;
 use crate::registry::ConfluentRegistry;
 use crate::splits::{before, split};
+use crate::trouble::{Outsider, Troubled, listen};
 
 /// A topic as a stream; a partition is a split.
 #[derive(Debug)]
@@ -63,12 +65,15 @@ impl StreamSource for KafkaStreamSource {
         let config = Arc::clone(&self.config);
         blocking(move || {
             let client = client::outsider(&config);
-            let consumer: BaseConsumer = client.create().map_err(|error| kafka(error, "make a client"))?;
+            let consumer: BaseConsumer<Outsider> =
+                client.create_with_context(Outsider::default()).map_err(|error| kafka(error, "make a client"))?;
             let mut splits = Vec::new();
-            for partition in partitions(&consumer, &config.topic)? {
+            for partition in first_partitions(&consumer, &config.topic)? {
                 let (_, end) =
                     consumer.fetch_watermarks(&config.topic, partition, REQUEST_TIMEOUT).map_err(|error| {
-                        kafka(error, "ask for the end of a partition").with_context("partition", partition)
+                        listen(&consumer);
+                        let trouble = consumer.context().trouble();
+                        trouble.explain(error, "ask for the end of a partition").with_context("partition", partition)
                     })?;
                 splits.push(SplitInfo {
                     split: split(partition),
@@ -97,19 +102,41 @@ impl StreamSource for KafkaStreamSource {
 }
 
 /// The partitions that the topic has now, in order.
-pub(crate) fn partitions<C: rdkafka::consumer::ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &str,
-) -> Result<Vec<i32>> {
-    let metadata = consumer
-        .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
-        .map_err(|error| kafka(error, "ask for a topic's partitions"))?;
+pub(crate) fn partitions<C: Troubled>(consumer: &BaseConsumer<C>, topic: &str) -> Result<Vec<i32>> {
+    let trouble = consumer.context().trouble();
+    let metadata =
+        consumer.fetch_metadata(Some(topic), REQUEST_TIMEOUT).map_err(|error| trouble.explain(error, PARTITIONS))?;
+    trouble.let_in();
+    numbers(&metadata, topic)
+}
+
+/// The same as the first question of a client, which nobody polls yet: one that is refused is told so soon.
+pub(crate) fn first_partitions<C: Troubled>(consumer: &BaseConsumer<C>, topic: &str) -> Result<Vec<i32>> {
+    let trouble = consumer.context().trouble();
+    let ask = |timeout| {
+        consumer.fetch_metadata(Some(topic), timeout).map_err(|error| {
+            listen(consumer);
+            trouble.explain(error, PARTITIONS)
+        })
+    };
+    let soon = REQUEST_TIMEOUT / 5;
+    let metadata = match ask(soon) {
+        Err(error) if error.is_retryable() => ask(REQUEST_TIMEOUT - soon)?,
+        told => told?,
+    };
+    trouble.let_in();
+    numbers(&metadata, topic)
+}
+
+/// What is being done when the partitions are asked for.
+const PARTITIONS: &str = "ask for a topic's partitions";
+
+fn numbers(metadata: &Metadata, topic: &str) -> Result<Vec<i32>> {
     let missing = || Error::not_found(format!("there is no topic `{topic}`")).with_plugin("kafka");
     let found = metadata.topics().iter().find(|found| found.name() == topic).ok_or_else(missing)?;
     if let Some(code) = found.error() {
         let code = rdkafka::error::RDKafkaErrorCode::from(code);
-        return Err(kafka(rdkafka::error::KafkaError::MetadataFetch(code), "ask for a topic's partitions")
-            .with_context("topic", topic));
+        return Err(kafka(rdkafka::error::KafkaError::MetadataFetch(code), PARTITIONS).with_context("topic", topic));
     }
     let mut partitions: Vec<i32> = found.partitions().iter().map(|partition| partition.id()).collect();
     if partitions.is_empty() {

@@ -78,6 +78,37 @@ fn the_newer_protocol_takes_no_classic_options() {
         "options": {"group.protocol": "consumer", "group.remote.assignor": "uniform"},
     });
     check(&config(allowed), &json_records()).unwrap();
+    // librdkafka does not mind the case.
+    let mixed = fault(json!({
+        "bootstrap_servers": "localhost:9092", "topic": "drivers",
+        "options": {"group.protocol": "CONSUMER", "session.timeout.ms": 6000},
+    }));
+    assert!(mixed.contains("`session.timeout.ms` belongs to"), "{mixed}");
+}
+
+#[test]
+fn sasl_says_what_it_lacks() {
+    let with = |more: Value| {
+        let mut properties = json!({"security.protocol": "sasl_ssl", "sasl.username": "me", "sasl.password": "canary"});
+        for (name, value) in more.as_object().unwrap() {
+            properties[name] = value.clone();
+        }
+        properties.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+        let options = json!({"bootstrap_servers": "localhost:9092", "topic": "drivers", "options": properties});
+        check(&config(options), &json_records()).map_err(|error| error.to_string())
+    };
+    with(json!({"sasl.mechanism": "SCRAM-SHA-512"})).unwrap();
+    with(json!({"sasl.mechanisms": "PLAIN"})).unwrap();
+    // librdkafka's own default is GSSAPI, which is not built in.
+    for (more, says) in [
+        (json!({}), "`sasl.mechanism` is missing: one of `PLAIN`, `SCRAM-SHA-256`, `SCRAM-SHA-512`"),
+        (json!({"sasl.mechanism": "OAUTHBEARER"}), "`sasl.mechanism` `OAUTHBEARER` is not built in"),
+        (json!({"sasl.mechanism": "PLAIN", "sasl.password": null}), "`sasl.password` is missing"),
+        (json!({"sasl.mechanism": "PLAIN", "sasl.username": null}), "`sasl.username` is missing"),
+    ] {
+        let message = with(more).unwrap_err();
+        assert!(message.contains(says) && !message.contains("canary"), "{message}");
+    }
 }
 
 #[test]
@@ -148,6 +179,113 @@ mod with_client {
             assert!(error.to_string().contains(told), "{error}");
             let hidden = !told.contains("security");
             assert!(!hidden || !format!("{error} {error:?}").contains("canary"), "{error:?}");
+        }
+    }
+}
+
+#[cfg(feature = "client")]
+mod trouble {
+    use headwater_core::ErrorKind;
+    use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+
+    use crate::trouble::Trouble;
+
+    const REFUSAL: &str =
+        "sasl_ssl://a:1/1: SASL authentication error: Authentication failed (after 3ms in state AUTH_REQ)";
+    const BREAK: &str = "sasl_ssl://a:1/1: Disconnected (after 3ms in state UP)";
+
+    fn late() -> KafkaError {
+        KafkaError::MetadataFetch(Code::OperationTimedOut)
+    }
+
+    #[test]
+    fn a_question_without_an_answer_says_why_there_is_none() {
+        let trouble = Trouble::default();
+        let error = trouble.explain(late(), "ask");
+        assert!(error.is_retryable() && error.to_string().contains("cannot ask"), "{error}");
+        trouble.error(&KafkaError::Global(Code::BrokerTransportFailure), BREAK);
+        // That all are away says less.
+        trouble.error(&KafkaError::Global(Code::AllBrokersDown), "1/1 brokers are down");
+        let error = trouble.explain(late(), "ask");
+        assert!(error.is_retryable() && error.to_string().contains(BREAK), "{error}");
+        // A question that was answered has nothing to do with it.
+        let error = trouble.explain(KafkaError::MetadataFetch(Code::TopicAuthorizationFailed), "ask");
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        assert!(!error.is_retryable() && !error.to_string().contains(BREAK), "{error}");
+    }
+
+    #[test]
+    fn a_connection_that_is_closed_is_only_logged() {
+        let trouble = Trouble::default();
+        trouble.log("CONFWARN", "a property is of no use");
+        trouble.log("FAIL", &format!("[thrd:sasl_ssl://a:1/1]: {BREAK}"));
+        let error = trouble.explain(late(), "ask").to_string();
+        assert!(error.starts_with(&format!("kafka: cannot ask: {BREAK}")), "{error}");
+    }
+
+    #[test]
+    fn a_client_that_is_refused_from_the_start_stays_refused() {
+        let trouble = Trouble::default();
+        trouble.error(&KafkaError::Global(Code::Authentication), REFUSAL);
+        trouble.log("FAIL", &format!("[thrd:sasl_ssl://a:1/1]: {BREAK}"));
+        let error = trouble.explain(late(), "ask");
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::PermissionDenied, false));
+        assert!(error.to_string().contains(REFUSAL), "{error}");
+        // One that was let in before is let in again some time.
+        trouble.let_in();
+        let error = trouble.explain(KafkaError::MessageConsumption(Code::Authentication), "read");
+        assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::PermissionDenied, true));
+    }
+
+    #[test]
+    fn a_connection_that_breaks_off_in_mid_handshake_is_no_refusal() {
+        let trouble = Trouble::default();
+        let why = "sasl_plaintext://a:1/1: SASL PLAIN mechanism handshake failed: Local: Broker transport failure: broker's \
+                   supported mechanisms:  (after 3ms in state AUTH_HANDSHAKE)";
+        trouble.error(&KafkaError::Global(Code::Authentication), why);
+        let error = trouble.explain(late(), "ask");
+        assert!(error.is_retryable() && error.to_string().contains(why), "{error}");
+    }
+}
+
+#[cfg(feature = "client")]
+mod member {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use headwater_core::stream::{FixedCheckpoints, ReaderContext, StartPosition};
+    use headwater_core::time::SystemClock;
+    use rdkafka::ClientContext;
+    use rdkafka::config::RDKafkaLogLevel;
+
+    use super::*;
+    use crate::member::Member;
+    use crate::queue::Queue;
+
+    /// A poll that ends with nothing says that nothing waits, and gaps are stepped over, unless something that librdkafka
+    /// puts before the records has ended it.
+    #[tokio::test]
+    async fn whatever_comes_ahead_of_records_interrupts_a_poll() {
+        let options = json!({"bootstrap_servers": "localhost:9092", "topic": "drivers"});
+        let context = ReaderContext {
+            group: "group".into(),
+            start: StartPosition::Earliest,
+            checkpoints: Arc::new(FixedCheckpoints::default()),
+            buffer_bytes: 1,
+            batch_records: 1,
+            refresh: Duration::from_secs(1),
+            clock: Arc::new(SystemClock),
+        };
+        let options = Arc::new(KafkaConfig::from_config(&config(options)).unwrap());
+        let member = Member::new(options, context, Arc::new(Queue::default()), tokio::runtime::Handle::current());
+        for call in [
+            |member: &Member| member.log(RDKafkaLogLevel::Error, "FAIL", "a connection was closed"),
+            |member: &Member| member.stats(rdkafka::Statistics::default()),
+        ] {
+            member.begin_poll();
+            assert!(!member.was_interrupted());
+            call(&member);
+            assert!(member.was_interrupted());
         }
     }
 }

@@ -166,10 +166,13 @@ impl Worker {
         let member = self.consumer.context();
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::AutoOffsetReset) => member.wonder_at_offsets(&self.consumer),
-            Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-                member.wonder_at_topic(&self.consumer);
-            }
-            _ => self.queue.error(kafka(error, "read the topic")),
+            // Metadata may be older than what the group has agreed on.
+            Some(
+                RDKafkaErrorCode::UnknownTopicOrPartition
+                | RDKafkaErrorCode::UnknownTopic
+                | RDKafkaErrorCode::UnknownPartition,
+            ) => member.wonder_at_topic(&self.consumer),
+            _ => member.report(error),
         }
     }
 

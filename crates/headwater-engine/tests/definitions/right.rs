@@ -159,7 +159,7 @@ fn every_key_has_its_builder() {
             Source::stream("stats_kafka", "kafka", kafka)
                 .option("bootstrap_servers", "localhost:9092")
                 .option("topic", "drivers")
-                .option("options", json!({"security.protocol": "SASL_SSL", "fetch.min.bytes": 1})),
+                .option("options", json!({"security.protocol": "SSL", "fetch.min.bytes": 1})),
         )
         .source(
             Source::stream(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_core::stream::{Checkpoints, Progress};
-use headwater_core::{Result, SplitId};
+use headwater_core::{ErrorKind, Result, SplitId};
 use serde_json::json;
 
 use crate::world::{Broker, Outcome, Reader, Setup, ensure, values};
@@ -139,4 +139,23 @@ pub(crate) async fn a_static_member_gets_its_partitions_back(broker: Arc<Broker>
     ensure!(two.revoked.is_empty() && two.assigned.len() == 1, "the other one was disturbed: {:?}", two.assigned);
     again.close().await?;
     two.close().await
+}
+
+pub(crate) async fn two_members_of_one_name_are_told_so(broker: Arc<Broker>) -> Outcome {
+    for protocol in ["classic", "consumer"] {
+        let topic = broker.name();
+        broker.create(&topic, 1, &[]).await?;
+        let setup = Setup::fresh();
+        let twin = json!({"instance_id": "twin", "options": {"group.protocol": protocol}});
+        let mut one = broker.reader(&topic, twin.clone(), &setup).await?;
+        until_assigned(&mut one).await?;
+        let mut two = broker.reader(&topic, twin, &setup).await?;
+        // The classic protocol takes the second for the first, restarted; the newer one refuses it while the first is alive.
+        let error = if protocol == "classic" { one.error().await? } else { two.error().await? };
+        ensure!(error.kind() == ErrorKind::Conflict, "{protocol}: {error}");
+        ensure!(error.to_string().contains("the same `instance_id`"), "{protocol}: {error}");
+        one.close().await?;
+        two.close().await?;
+    }
+    Ok(())
 }

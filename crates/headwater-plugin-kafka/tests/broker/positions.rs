@@ -1,6 +1,7 @@
 //! Where partitions are read on.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_core::stream::{FixedCheckpoints, StartPosition};
 use headwater_core::{ErrorKind, Position};
@@ -23,7 +24,7 @@ pub(crate) async fn latest_is_resolved_once_for_all_partitions(broker: Arc<Broke
     let (mut one, mut two) = (one?, two?);
     for _ in 0..200 {
         for reader in [&mut one, &mut two] {
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(50), reader.next()).await;
+            let _ = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
         }
         if one.assigned.len() == 1 && two.assigned.len() == 1 {
             break;
@@ -143,4 +144,44 @@ pub(crate) async fn a_topic_made_anew_is_noticed_by_its_last_committed_record(br
         reader.close().await?;
     }
     Ok(())
+}
+
+/// A topic that was read comes back: at once with fewer records, as many and more, and after a while. And between two looks at
+/// the topic's metadata, so that librdkafka would read on in it and say nothing.
+pub(crate) async fn a_topic_made_anew_under_a_reader_is_noticed(broker: Arc<Broker>) -> Outcome {
+    let unseen = json!({"options": {
+        "topic.metadata.refresh.interval.ms": 60_000, "topic.metadata.refresh.fast.interval.ms": 60_000,
+    }});
+    let often = || json!({});
+    let cases = [(0..3, 0, often()), (0..10, 0, often()), (0..20, 0, often()), (0..20, 3, often()), (0..20, 0, unseen)];
+    for (records, pause, options) in cases {
+        let topic = broker.name();
+        broker.create(&topic, 1, &[]).await?;
+        broker.produce(&topic, 0, &values("old", 0..10)).await?;
+        let checkpoints = resumed(&FixedCheckpoints::default(), 4);
+        let mut reader = broker.reader(&topic, options, &Setup::with(checkpoints)).await?;
+        reader.until(|reader| reader.records.len() == 5).await?;
+        reader.commit(0, 9).await?;
+        broker.delete(&topic).await?;
+        tokio::time::sleep(Duration::from_secs(pause)).await;
+        broker.create(&topic, 1, &[]).await?;
+        broker.produce(&topic, 0, &values("new", records.clone())).await?;
+        let error = reader.error().await.map_err(|late| format!("{records:?} after {pause} s: {late}"))?;
+        ensure!(error.kind() == ErrorKind::PositionLost, "{records:?} after {pause} s: {error}");
+        ensure!(error.to_string().contains("the topic was re-created"), "{records:?} after {pause} s: {error}");
+        reader.close().await?;
+    }
+    Ok(())
+}
+
+pub(crate) async fn a_topic_that_is_deleted_under_a_reader_ends_it(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 1, &[]).await?;
+    broker.produce(&topic, 0, &values("record", 0..10)).await?;
+    let mut reader = broker.reader(&topic, json!({}), &Setup::fresh()).await?;
+    reader.until(|reader| reader.records.len() == 10).await?;
+    broker.delete(&topic).await?;
+    let error = reader.error().await?;
+    ensure!(error.kind() == ErrorKind::NotFound && error.to_string().contains(&topic), "{error}");
+    reader.close().await
 }

@@ -10,6 +10,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use serde_json::json;
 
+use crate::raw::{self, RawRecord};
 use crate::world::{Broker, Outcome, Setup, ensure, split, values};
 
 pub(crate) async fn aborted_transactions_at_the_end_are_stepped_over_while_others_flow(broker: Arc<Broker>) -> Outcome {
@@ -122,7 +123,7 @@ pub(crate) async fn headers_keys_and_every_codec_come_through(broker: Arc<Broker
     broker.produce(&topic, 0, &values("plain", 0..1)).await?;
     let mut reader = broker.reader(&topic, json!({}), &Setup::fresh()).await?;
     reader.until(|reader| reader.records.len() == 6).await?;
-    for (at, (_, value, metadata)) in reader.records.iter().enumerate() {
+    for (at, (value, (_, metadata))) in reader.values(0).into_iter().zip(reader.values_and_metadata()).enumerate() {
         let column = |name: &str| metadata.column_by_name(name).cloned().ok_or_else(|| format!("no `{name}`"));
         ensure!(column("__partition")?.as_primitive::<Int32Type>().value(0) == 0, "partition");
         let offset = column("__offset")?.as_primitive::<Int64Type>().value(0);
@@ -141,5 +142,73 @@ pub(crate) async fn headers_keys_and_every_codec_come_through(broker: Arc<Broker
         ensure!(names.iter().flatten().eq(["codec", "none"]), "{names:?}");
         ensure!(bytes.value(0) == codec.as_bytes() && bytes.is_null(1), "{bytes:?}");
     }
+    reader.close().await
+}
+
+pub(crate) async fn records_of_any_client_come_through(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 1, &[("retention.ms", "-1")]).await?;
+    of_any_client(&broker, &topic).await
+}
+
+/// Sends what other people's clients may send to an empty topic of one partition, and reads it.
+pub(crate) async fn of_any_client(broker: &Broker, topic: &str) -> Outcome {
+    let time = 1_700_000_000_000;
+    let plain = RawRecord { time, value: Some(b"value"), ..RawRecord::default() };
+    let none = [0xff_u8, 0xfe];
+    let headers: [(&[u8], Option<&[u8]>); 4] =
+        [(b"first", Some(&none)), (&none, Some(b"lost")), (b"", Some(b"")), (b"last", None)];
+    let sent = [
+        plain.clone(),
+        RawRecord { key: Some(b"gone"), value: None, ..plain },
+        RawRecord { key: Some(b""), value: Some(b""), ..plain },
+        RawRecord { key: Some(&none), value: Some(&none), ..plain },
+        RawRecord { time: -1, ..plain },
+        RawRecord { headers: &headers, ..plain },
+        plain.clone(),
+    ];
+    let address = broker.servers.split(',').next().unwrap_or_default();
+    for record in &sent {
+        raw::send(address, topic, record).await?;
+    }
+    let mut reader = broker.reader(topic, json!({}), &Setup::fresh()).await?;
+    reader.until(|reader| reader.records.len() == sent.len()).await?;
+    for (at, (record, (value, metadata))) in sent.iter().zip(reader.values_and_metadata()).enumerate() {
+        let column = |name: &str| metadata.column_by_name(name).cloned().ok_or_else(|| format!("no `{name}`"));
+        let (key, time) = (column("__key")?, column("__timestamp")?);
+        let key = key.as_binary::<i32>().iter().next().flatten();
+        let time = time.as_primitive::<TimestampMicrosecondType>().iter().next().flatten();
+        ensure!(value == record.value && key == record.key, "record {at}: {value:?} under {key:?}");
+        ensure!(time == (record.time >= 0).then_some(record.time * 1000), "record {at}: at {time:?}");
+        let headers = column("__headers")?;
+        if record.headers.is_empty() {
+            ensure!(headers.is_null(0), "record {at} has headers");
+            continue;
+        }
+        let entries = headers.as_map().value(0);
+        let names = entries.column(0).as_string::<i32>();
+        let bytes = entries.column(1).as_binary::<i32>();
+        let found: Vec<_> = names.iter().flatten().zip(bytes.iter()).collect();
+        let expected: [(&str, Option<&[u8]>); 3] = [("first", Some(&none)), ("", Some(b"")), ("last", None)];
+        ensure!(found == expected, "record {at}: {found:?}");
+    }
+    reader.close().await
+}
+
+pub(crate) async fn a_record_larger_than_the_buffer_comes_through(broker: Arc<Broker>) -> Outcome {
+    let topic = broker.name();
+    broker.create(&topic, 1, &[("max.message.bytes", "8000000")]).await?;
+    let producer: FutureProducer = broker.client().set("message.max.bytes", "8000000").create()?;
+    let lengths = [10, 7_000_000, 10, 3_000_000, 10];
+    for length in lengths {
+        let value = "x".repeat(length);
+        let record = FutureRecord::<(), String>::to(&topic).partition(0).payload(&value);
+        producer.send(record, Duration::from_secs(30)).await.map_err(|(error, _)| error)?;
+    }
+    let setup = Setup { buffer_bytes: 64 << 10, ..Setup::fresh() };
+    let mut reader = broker.reader(&topic, json!({}), &setup).await?;
+    reader.until(|reader| reader.records.len() == lengths.len()).await?;
+    let read: Vec<usize> = reader.values(0).iter().map(|value| value.len()).collect();
+    ensure!(read == lengths, "{read:?}");
     reader.close().await
 }

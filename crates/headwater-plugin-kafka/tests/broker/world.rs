@@ -196,7 +196,7 @@ pub(crate) fn resumed(notes: &FixedCheckpoints, through: u64) -> FixedCheckpoint
 pub(crate) struct Reader {
     pub(crate) reader: Box<dyn StreamReader>,
     pub(crate) assigned: BTreeMap<SplitId, Position>,
-    pub(crate) records: Vec<(SplitId, String, RecordBatch)>,
+    pub(crate) records: Vec<(SplitId, Option<Vec<u8>>, RecordBatch)>,
     pub(crate) through: BTreeMap<SplitId, Position>,
     /// The splits that went, and whether they were lost by then.
     pub(crate) revoked: Vec<(SplitId, bool)>,
@@ -226,7 +226,7 @@ impl Reader {
                 let metadata = batch.metadata.as_ref().ok_or("a batch without metadata")?;
                 let Payload::Encoded(values) = &batch.payload else { return Err("columns".into()) };
                 for row in 0..values.len() {
-                    let value = String::from_utf8_lossy(values.value(row)).into_owned();
+                    let value = values.is_valid(row).then(|| values.value(row).to_vec());
                     self.records.push((batch.split.clone(), value, metadata.slice(row, 1)));
                 }
                 self.through.insert(batch.split, batch.through);
@@ -252,6 +252,17 @@ impl Reader {
         Ok(())
     }
 
+    /// The next error, passing or not.
+    pub(crate) async fn fault(&mut self) -> Outcome<headwater_core::Error> {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.reader.next()).await? {
+                Err(error) => return Ok(error),
+                Ok(Some(event)) => self.note(event)?,
+                Ok(None) => return Err("the reader has ended".into()),
+            }
+        }
+    }
+
     /// The error that the reader ends with.
     pub(crate) async fn error(&mut self) -> Outcome<headwater_core::Error> {
         loop {
@@ -264,10 +275,16 @@ impl Reader {
         }
     }
 
-    /// The values that came of a partition.
+    /// Each record's value, null or not, and what came beside it.
+    pub(crate) fn values_and_metadata(&self) -> impl Iterator<Item = (Option<&[u8]>, &RecordBatch)> {
+        self.records.iter().map(|(_, value, metadata)| (value.as_deref(), metadata))
+    }
+
+    /// The values that came of a partition, as text; nothing where one is null.
     pub(crate) fn values(&self, partition: u32) -> Vec<&str> {
         let of = split(partition);
-        self.records.iter().filter(|(split, ..)| *split == of).map(|(_, value, _)| value.as_str()).collect()
+        let values = self.records.iter().filter(|(split, ..)| *split == of).map(|(_, value, _)| value.as_deref());
+        values.map(|value| std::str::from_utf8(value.unwrap_or_default()).unwrap_or_default()).collect()
     }
 
     pub(crate) async fn commit(&mut self, partition: u32, through: u64) -> Outcome {
