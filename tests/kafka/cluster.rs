@@ -12,7 +12,7 @@ use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer, ProducerContext};
 use tokio::runtime::Runtime;
 use xtask::services::Kafka;
 
@@ -60,6 +60,26 @@ impl Cluster {
         let made = self.runtime.block_on(self.admin.create_topics([&topic], &AdminOptions::new())).unwrap();
         made.into_iter().for_each(|made| drop(made.unwrap()));
         name
+    }
+
+    /// Appends a record.
+    pub(crate) fn put(&self, record: FutureRecord<'_, str, String>) {
+        self.runtime.block_on(async {
+            let producer: FutureProducer = client(&self.kafka).create().unwrap();
+            producer.send(record, PATIENCE).await.map_err(|(error, _)| error).unwrap();
+        });
+    }
+
+    /// Appends a record in a transaction that is aborted.
+    pub(crate) fn abort(&self, record: FutureRecord<'_, str, String>) {
+        let producer: FutureProducer = self
+            .runtime
+            .block_on(async { client(&self.kafka).set("transactional.id", record.topic).create() })
+            .unwrap();
+        producer.init_transactions(PATIENCE).unwrap();
+        producer.begin_transaction().unwrap();
+        self.runtime.block_on(producer.send(record, PATIENCE)).map_err(|(error, _)| error).unwrap();
+        producer.abort_transaction(PATIENCE).unwrap();
     }
 
     /// Adds partitions.

@@ -70,6 +70,35 @@ impl<'a> Midst<'a> {
     }
 }
 
+pub(crate) fn brokers_are_away_at_the_start(cluster: &mut Cluster) {
+    let topic = cluster.topic(3);
+    let project = Project::new(env!("CARGO_BIN_EXE_command"), &definitions(&topic, cluster, &topic, ""), &[]);
+    let observer = Observer::new(&project);
+    let sender = Sender::start(cluster, &topic, RATE, drivers::event);
+    // Enough for every partition.
+    wait_for("records", PATIENCE, || sender.sent() >= RATE);
+    let sent = sender.finish();
+    for node in [2, 1] {
+        cluster.kafka.kill_node(node);
+    }
+    let mut worker = project.start("worker");
+    wait_for("the status to say why it waits", PATIENCE, || {
+        worker.alive();
+        let status = observer.wait(observer.store.status()).unwrap();
+        let why = status.jobs.first().and_then(|job| job.retrying.clone()).unwrap_or_default();
+        why.contains("Connection refused")
+    });
+    cluster.restore();
+    wait_for("all records to be read", PATIENCE, || {
+        worker.alive();
+        observer.read() == sent as u64
+    });
+    let status = observer.wait(observer.store.status()).unwrap();
+    assert_eq!(status.jobs[0].retrying, None, "it goes on, and says so");
+    worker.stop();
+    drivers::each_once(&project, sent);
+}
+
 /// The node that is the controller as well: for a while no leader is elected and no group is coordinated.
 pub(crate) fn a_broker_is_restarted(cluster: &mut Cluster) {
     let midst = Midst::begin(cluster);

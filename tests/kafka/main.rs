@@ -2,24 +2,30 @@
 //! killed and partitions are added. In the end every record stands once in the log, for a plain reader of the directory
 //! too, and log and online store are those of a run that nothing disturbed.
 //!
-//! The tests take brokers away, so they start a cluster of their own, of two nodes. It needs Java 17 and, the first time,
-//! Maven.
+//! The tests take brokers away, so they start a cluster of their own, of two nodes, and another broker that clients have to
+//! prove themselves to. That needs Java 17 and, the first time, Maven.
 
 #![allow(clippy::unwrap_used)] // A test, though the compiler does not take its helpers for one.
 
 mod cluster;
 mod faults;
+mod records;
 mod restart;
+mod secured;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use cluster::Cluster;
 use libtest_mimic::{Arguments, Failed, Trial};
+use secured::Secured;
 
 /// The tests, in turn: each takes the cluster for itself.
 type Test = fn(&mut Cluster);
 const TESTS: &[(&str, Test)] = &[
+    ("metadata_becomes_features_and_tombstones_delete", records::metadata_becomes_features_and_tombstones_delete),
+    ("what_holds_nothing_is_caught_up_with", records::what_holds_nothing_is_caught_up_with),
+    ("brokers_that_are_away_at_the_start_are_waited_for", faults::brokers_are_away_at_the_start),
     ("a_broker_is_restarted", faults::a_broker_is_restarted),
     ("leaders_move", faults::leaders_move),
     ("members_are_added_and_killed", faults::members_are_added_and_killed),
@@ -28,13 +34,30 @@ const TESTS: &[(&str, Test)] = &[
     ("a_killed_member_reads_on_within_10_s", restart::a_member),
 ];
 
+/// Those that share the secured broker.
+type SecuredTest = fn(&Secured);
+const SECURED: &[(&str, SecuredTest)] = &[
+    ("whoever_proves_itself_reads", secured::whoever_proves_itself_reads),
+    ("whoever_does_not_is_told_so_at_once", secured::whoever_does_not_is_told_so_at_once),
+    ("a_client_that_proves_nothing_says_what_it_may_lack", secured::a_client_that_proves_nothing_says_what_it_may_lack),
+];
+
 fn main() -> ExitCode {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     let lacking = if arguments.list { None } else { xtask::services::Kafka::lacking() };
-    let cluster = Arc::new(OnceLock::new());
-    let trials = TESTS.iter().map(|&(name, test)| {
+    // Both end with what is dropped below.
+    let (cluster, secured) = (Arc::new(OnceLock::new()), Arc::new(OnceLock::new()));
+    let of_secured = SECURED.iter().map(|&(name, test)| {
+        let shared = Arc::clone(&secured);
+        Trial::test(name, move || {
+            let secured: &Result<Secured, String> = shared.get_or_init(Secured::start);
+            test(secured.as_ref().map_err(Failed::from)?);
+            Ok(())
+        })
+    });
+    let of_cluster = TESTS.iter().map(|&(name, test)| {
         let shared = Arc::clone(&cluster);
-        let trial = Trial::test(name, move || {
+        Trial::test(name, move || {
             let cluster: &Result<Mutex<Cluster>, String> = shared.get_or_init(|| Cluster::start().map(Mutex::new));
             let cluster = cluster.as_ref().map_err(Failed::from)?;
             // A test that failed may have left a node down; the next brings it back.
@@ -42,13 +65,13 @@ fn main() -> ExitCode {
             cluster.restore();
             test(&mut cluster);
             Ok(())
-        });
-        match &lacking {
-            Some(lacking) => trial.with_kind(format!("needs {lacking}")).with_ignored_flag(true),
-            None => trial,
-        }
+        })
+    });
+    let trials = of_cluster.chain(of_secured).map(|trial| match &lacking {
+        Some(lacking) => trial.with_kind(format!("needs {lacking}")).with_ignored_flag(true),
+        None => trial,
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
-    drop(cluster);
+    drop((cluster, secured));
     conclusion.exit_code()
 }

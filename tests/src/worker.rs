@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 use headwater::FeatureStore;
 use tokio::runtime::Runtime;
@@ -45,7 +45,7 @@ impl Project {
     /// # Panics
     /// Where it fails, with what it printed.
     pub fn ok(&self, arguments: &[&str]) {
-        let output = self.command(arguments).output().unwrap();
+        let output = self.run(arguments);
         let (out, error) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(output.status.success(), "{arguments:?}: {}\n{out}\n{error}", output.status);
     }
@@ -55,11 +55,19 @@ impl Project {
     /// # Panics
     /// Where it succeeds.
     pub fn fails(&self, arguments: &[&str]) -> String {
-        let output = self.command(arguments).output().unwrap();
+        let output = self.run(arguments);
         let printed = [output.stdout, output.stderr].concat();
         let printed = String::from_utf8_lossy(&printed).into_owned();
         assert!(!output.status.success(), "{arguments:?} succeeds:\n{printed}");
         printed
+    }
+
+    /// Runs the command to its end, whatever that is.
+    ///
+    /// # Panics
+    /// Where it does not start.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
     }
 
     /// Starts a worker that ingests until it is told to stop. What it prints goes to a file that is named after it.

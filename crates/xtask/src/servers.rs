@@ -1,5 +1,6 @@
 //! The servers of one run of tests: given in the environment, or started here.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use xtask::services::{Kafka, KinesisLocal, Result};
@@ -29,11 +30,14 @@ impl Servers {
             std::fs::remove_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
             Ok(folder)
         };
-        let kafka = given_or(KAFKA, "Apache Kafka", &mut missing, || Kafka::start(&empty("kafka")?, 1));
+        let kafka =
+            given_or(std::env::var_os(KAFKA), "Apache Kafka", &mut missing, || Kafka::start(&empty("kafka")?, 1));
         if let Some(kafka) = &kafka {
             environment.push((KAFKA, kafka.bootstrap_servers().to_owned()));
         }
-        let kinesis = given_or(KINESIS, "kinesis-local", &mut missing, || KinesisLocal::start(&empty("kinesis")?));
+        let kinesis = given_or(std::env::var_os(KINESIS), "kinesis-local", &mut missing, || {
+            KinesisLocal::start(&empty("kinesis")?)
+        });
         if let Some(kinesis) = &kinesis {
             environment.push((KINESIS, kinesis.endpoint().to_owned()));
             // It takes any, but a client insists on having some.
@@ -43,9 +47,15 @@ impl Servers {
     }
 }
 
-fn given_or<T>(variable: &str, name: &str, missing: &mut Vec<String>, start: impl FnOnce() -> Result<T>) -> Option<T> {
-    if let Ok(given) = std::env::var(variable) {
-        println!("{name}: {variable}={given} is given");
+/// Starts a server, unless the environment gives one. One that does not start is missing.
+fn given_or<T>(
+    given: Option<OsString>,
+    name: &str,
+    missing: &mut Vec<String>,
+    start: impl FnOnce() -> Result<T>,
+) -> Option<T> {
+    if let Some(given) = given {
+        println!("{name}: {} is given", given.display());
         return None;
     }
     match start() {
@@ -58,5 +68,21 @@ fn given_or<T>(variable: &str, name: &str, missing: &mut Vec<String>, start: imp
             missing.push(format!("{name}: {why}"));
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_is_given_is_not_started_and_one_that_does_not_start_is_missing() {
+        let mut missing = Vec::new();
+        let none: Option<()> = given_or(Some("localhost:9092".into()), "Kafka", &mut missing, || panic!("started"));
+        assert_eq!((none, missing.as_slice()), (None, &[][..]));
+        assert_eq!(given_or(None, "Kafka", &mut missing, || Ok(1)), Some(1));
+        assert!(missing.is_empty());
+        let none: Option<()> = given_or(None, "Kafka", &mut missing, || Err("there is no Java".into()));
+        assert_eq!((none, missing), (None, vec!["Kafka: there is no Java".to_owned()]));
     }
 }

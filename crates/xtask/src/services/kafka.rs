@@ -20,6 +20,25 @@ pub struct Kafka {
     bootstrap_servers: String,
 }
 
+/// Whom a secured node lets in.
+#[derive(Debug, Clone)]
+pub struct Doors {
+    /// Users with their passwords, for SASL with PLAIN and SCRAM-SHA-512.
+    pub users: Vec<(String, String)>,
+    /// What the node shows over TLS, as PEM: its key (PKCS #8) and its certificate.
+    pub certificate: String,
+    /// Those by whom a client's certificate has to be signed over TLS, as PEM.
+    pub trusted: String,
+}
+
+/// A single node that clients have to prove themselves to.
+#[derive(Debug)]
+pub struct SecuredKafka {
+    kafka: Kafka,
+    sasl: u16,
+    tls: u16,
+}
+
 #[derive(Debug)]
 struct Node {
     folder: PathBuf,
@@ -43,18 +62,26 @@ impl Kafka {
     /// # Errors
     /// What is missing: Java 17, or Maven where the jars were never fetched; or what a node said instead of starting.
     pub fn start(folder: &Path, nodes: usize) -> Result<Self> {
+        Self::start_with(folder, &free_ports(nodes + 1)?, "", &[])
+    }
+
+    /// The first port is the controller's, the others one node's each. `more` goes into the configuration of every node, and
+    /// `formatting` to the tool that makes its storage.
+    fn start_with(folder: &Path, ports: &[u16], more: &str, formatting: &[String]) -> Result<Self> {
         run(Command::new("java").arg("-version"))?;
         let jars = cached(&format!("kafka-{VERSION}"), fetch)?;
-        let ports = free_ports(nodes + 1)?;
         let (controller, ports) = (ports[0], &ports[1..]);
+        let nodes = ports.len();
         let mut cluster = Self { jars, nodes: Vec::new(), bootstrap_servers: String::new() };
         for (index, &port) in ports.iter().enumerate() {
             let node = Node { folder: folder.join((index + 1).to_string()), port, server: None };
             let at = |error: std::io::Error| format!("{}: {error}", node.folder.display());
             std::fs::create_dir_all(&node.folder).map_err(at)?;
-            std::fs::write(node.properties(), properties(index + 1, nodes, controller, &node)).map_err(at)?;
+            let properties = properties(index + 1, nodes, controller, &node) + more;
+            std::fs::write(node.properties(), properties).map_err(at)?;
             let mut format = cluster.java("128m", "kafka.tools.StorageTool");
-            run(format.args(["format", "--cluster-id", CLUSTER, "--config"]).arg(node.properties()))?;
+            format.args(["format", "--cluster-id", CLUSTER, "--config"]).arg(node.properties());
+            run(format.args(formatting))?;
             cluster.nodes.push(node);
         }
         let addresses: Vec<String> = ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
@@ -127,6 +154,76 @@ impl Kafka {
         command.arg("-Dorg.slf4j.simpleLogger.defaultLogLevel=warn");
         command.arg("-cp").arg(self.jars.join("*")).arg(class);
         command
+    }
+}
+
+impl SecuredKafka {
+    /// Starts a node with its data under a folder, which must be empty. Beside the plain listener it has one for SASL and one
+    /// for SASL over TLS, where clients have to show a certificate as well. Returns when it takes connections.
+    ///
+    /// # Errors
+    /// As [`Kafka::start`].
+    pub fn start(folder: &Path, doors: &Doors) -> Result<Self> {
+        let ports = free_ports(4)?;
+        let (sasl, tls) = (ports[2], ports[3]);
+        std::fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+        let write = |name: &str, text: &str| -> Result<PathBuf> {
+            let file = folder.join(name);
+            std::fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
+            Ok(file)
+        };
+        let (shown, trusted) = (write("node.pem", &doors.certificate)?, write("trusted.pem", &doors.trusted)?);
+        let plain: String = doors.users.iter().map(|(user, password)| format!(" user_{user}=\"{password}\"")).collect();
+        let modules = "org.apache.kafka.common.security";
+        let mut more = format!(
+            "\
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},TLS://127.0.0.1:{tls}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,SASL:SASL_PLAINTEXT,TLS:SASL_SSL
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-512
+listener.name.tls.ssl.client.auth=required
+listener.name.tls.ssl.keystore.type=PEM
+listener.name.tls.ssl.keystore.location={shown}
+listener.name.tls.ssl.truststore.type=PEM
+listener.name.tls.ssl.truststore.location={trusted}
+",
+            controller = ports[0],
+            port = ports[1],
+            shown = shown.display(),
+            trusted = trusted.display()
+        );
+        for listener in ["sasl", "tls"] {
+            let name = format!("listener.name.{listener}");
+            let _ = writeln!(more, "{name}.plain.sasl.jaas.config={modules}.plain.PlainLoginModule required{plain};");
+            let _ = writeln!(more, "{name}.scram-sha-512.sasl.jaas.config={modules}.scram.ScramLoginModule required;");
+        }
+        let scram = |(user, password): &(String, String)| {
+            ["--add-scram".to_owned(), format!("SCRAM-SHA-512=[name={user},password={password}]")]
+        };
+        let formatting: Vec<String> = doors.users.iter().flat_map(scram).collect();
+        let kafka = Kafka::start_with(folder, &ports[..2], &more, &formatting)?;
+        for node in &kafka.nodes {
+            let Some(server) = &node.server else { continue };
+            server.await_port(sasl)?;
+            server.await_port(tls)?;
+        }
+        Ok(Self { kafka, sasl, tls })
+    }
+
+    /// Where clients begin that need not prove anything.
+    pub fn plain_servers(&self) -> &str {
+        self.kafka.bootstrap_servers()
+    }
+
+    /// Where clients begin with `SASL_PLAINTEXT`.
+    pub fn sasl_servers(&self) -> String {
+        format!("127.0.0.1:{}", self.sasl)
+    }
+
+    /// Where clients begin with `SASL_SSL`.
+    pub fn tls_servers(&self) -> String {
+        format!("127.0.0.1:{}", self.tls)
     }
 }
 

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub use kafka::Kafka;
+pub use kafka::{Doors, Kafka, SecuredKafka};
 pub use kinesis::KinesisLocal;
 
 /// What can go wrong, as a message for people.

@@ -1,0 +1,118 @@
+//! What is in a topic beside values: keys, times, headers, records without a value, and what no reader sees.
+
+use headwater_tests::worker::Project;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::FutureRecord;
+use serde_json::{Value, json};
+
+use crate::cluster::Cluster;
+
+/// 2021-04-12T10:00:00.123Z, in milliseconds: when records are stored.
+const STORED: i64 = 1_618_221_600_123;
+const ENTITIES: &str = r#"{"driver_id": [1, 2, 3]}"#;
+
+fn project(cluster: &Cluster, topic: &str) -> Project {
+    let definitions = format!(
+        r#"
+project: {topic}
+registry: data/registry.json
+online_store: {{ type: sqlite, path: data/online.db }}
+offline_store: {{ type: parquet, path: data/offline }}
+entities:
+  - {{ name: driver, join_keys: [driver_id], value_type: int64 }}
+sources:
+  - {{ name: history, type: file, path: history.parquet, timestamp_field: event_timestamp }}
+  - name: events
+    type: kafka
+    bootstrap_servers: {servers}
+    topic: {topic}
+    tombstones: delete
+    timestamp_field: event_timestamp
+    batch_source: history
+    record_format: {{ type: json, schema: "driver_id bigint, event_timestamp timestamp" }}
+stream_feature_views:
+  - name: seen
+    entities: [driver]
+    mode: sql
+    transform: >
+      SELECT driver_id, event_timestamp, CAST(__key AS VARCHAR) AS record_key, __partition AS split, __offset AS place,
+             CAST(__timestamp AS BIGINT) AS stored, CAST(__headers['origin'] AS VARCHAR) AS origin
+      FROM events
+    schema:
+      - {{ name: record_key, dtype: string }}
+      - {{ name: split, dtype: int32 }}
+      - {{ name: place, dtype: int64 }}
+      - {{ name: stored, dtype: int64 }}
+      - {{ name: origin, dtype: string }}
+    timestamp_field: event_timestamp
+    offline: true
+    source: events
+"#,
+        servers = cluster.kafka.bootstrap_servers()
+    );
+    Project::new(env!("CARGO_BIN_EXE_command"), &definitions, &[])
+}
+
+/// The features of the three drivers: by feature their values, and the statuses of the last.
+fn features(project: &Project) -> (Vec<Value>, Value) {
+    let names = ["record_key", "split", "place", "stored", "origin"].map(|name| format!("seen:{name}")).join(",");
+    let output = project.run(&["get-online-features", "--features", &names, "--entities", ENTITIES]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // The first is the entity.
+    let results = answer["results"].as_array().unwrap();
+    let values = results.iter().skip(1).map(|result| result["values"].clone()).collect();
+    (values, results.last().unwrap()["statuses"].clone())
+}
+
+fn event(driver: u8) -> String {
+    format!(r#"{{"driver_id": {driver}, "event_timestamp": "2021-04-12T10:00:00Z"}}"#)
+}
+
+pub(crate) fn metadata_becomes_features_and_tombstones_delete(cluster: &mut Cluster) {
+    let topic = cluster.topic(3);
+    let project = project(cluster, &topic);
+    let (one, two, three) = (event(1), event(2), event(3));
+    let record = |partition, value| FutureRecord::<str, String>::to(&topic).partition(partition).payload(value);
+    cluster.put(record(2, &two).timestamp(STORED));
+    cluster.put(record(0, &three).timestamp(STORED).key("3"));
+    let headers = OwnedHeaders::new().insert(Header { key: "origin", value: Some("app") });
+    cluster.put(record(2, &one).timestamp(STORED).key("1").headers(headers));
+    project.ok(&["ingest", "--until-caught-up"]);
+    let stored = STORED * 1000;
+    let expected = |third: [Value; 5]| {
+        let [key, split, place, stored_then, origin] = third;
+        vec![
+            json!(["1", null, key]),
+            json!([2, 2, split]),
+            json!([1, 0, place]),
+            json!([stored, stored, stored_then]),
+            json!(["app", null, origin]),
+        ]
+    };
+    let (values, _) = features(&project);
+    assert_eq!(values, expected([json!("3"), json!(0), json!(0), json!(stored), Value::Null]));
+    // No value under the key of a driver, later than its event.
+    let gone = FutureRecord::<str, String>::to(&topic).partition(0).key("3").timestamp(STORED + 60_000);
+    cluster.put(gone);
+    project.ok(&["ingest", "--until-caught-up"]);
+    let (values, statuses) = features(&project);
+    assert_eq!(values, expected([Value::Null, Value::Null, Value::Null, Value::Null, Value::Null]));
+    assert_eq!(statuses, json!(["PRESENT", "NULL_VALUE", "NOT_FOUND"]));
+}
+
+pub(crate) fn what_holds_nothing_is_caught_up_with(cluster: &mut Cluster) {
+    let topic = cluster.topic(4);
+    let project = project(cluster, &topic);
+    project.ok(&["ingest", "--until-caught-up"]);
+    // Partition 3 holds nothing but what no reader sees: an aborted transaction and its end. The others stay empty.
+    let value = event(9);
+    cluster.abort(FutureRecord::<str, String>::to(&topic).partition(3).payload(&value).timestamp(STORED));
+    project.ok(&["ingest", "--until-caught-up"]);
+    let value = event(1);
+    cluster.put(FutureRecord::<str, String>::to(&topic).partition(3).payload(&value).timestamp(STORED));
+    cluster.abort(FutureRecord::<str, String>::to(&topic).partition(3).payload(&value).timestamp(STORED));
+    project.ok(&["ingest", "--until-caught-up"]);
+    let (values, _) = features(&project);
+    assert_eq!(values[2], json!([2, null, null]), "it stands behind a record and a marker");
+}
