@@ -2,6 +2,7 @@
 //!
 //! It depends on nothing, so that it builds in a second. The servers that tests need are its library, which tests use too.
 
+mod guide;
 mod run;
 mod servers;
 mod steps;

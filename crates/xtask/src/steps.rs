@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
+use crate::guide;
 use crate::run::{Context, Outcome, Step, Tests, all};
 use crate::servers::Servers;
 use crate::tidy;
@@ -42,6 +43,7 @@ pub(crate) const STEPS: &[Step] = &[
         about: "README's first command",
         run: |context| context.cargo(["run", "-p", "driver_stats"]),
     },
+    Step { name: "guide", about: "the guide to plugins, followed word by word", run: guide::follow },
     Step { name: "staticlib", about: "every plugin reaches a program that C links", run: staticlib },
     Step {
         name: "linkage-release",
