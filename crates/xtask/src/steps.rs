@@ -50,7 +50,7 @@ pub(crate) const STEPS: &[Step] = &[
         about: "every plugin is linked without LTO",
         run: |context| linkage(context, "without-lto"),
     },
-    Step { name: "linkage-lto", about: "every plugin is linked with LTO", run: |context| linkage(context, "release") },
+    Step { name: "linkage-lto", about: "every plugin is linked with LTO", run: |context| linkage(context, "with-lto") },
 ];
 
 fn checked(faults: Result<Vec<String>, String>) -> Outcome {
@@ -68,30 +68,18 @@ fn doc(context: &Context) -> Outcome {
     context.run(command)
 }
 
-/// What the tests are built with beyond the defaults: the streams, whose clients take long to compile, in the one build
-/// that all tests share.
-const STREAMS: &[&str] = &[
-    "driver_stats/kafka",
-    "driver_stats/kinesis",
-    "headwater-cli/kafka",
-    "headwater-cli/kinesis",
-    "headwater-plugin-kafka/client",
-    "headwater-plugin-kinesis/client",
-    "headwater-tests/kafka",
-    "headwater-tests/kinesis",
-];
+/// The one build that all tests share, with the features of the lints: what C is compiled for them is compiled once.
+const TESTS: [&str; 3] = ["test", "--workspace", "--all-features"];
 
 fn tests(context: &Context) -> Outcome {
-    let streams = STREAMS.join(",");
-    let tests = ["test", "--workspace", "--no-fail-fast", "--features", &streams];
     // Servers do not stand by while everything compiles.
-    let built = context.cargo(tests.iter().chain(&["--no-run"]));
+    let built = context.cargo(TESTS.iter().chain(&["--no-run"]));
     if !matches!(built, Outcome::Passed(_)) {
         return built;
     }
     let servers = Servers::start(context);
     let mut command = context.command("cargo");
-    command.args(tests).envs(servers.environment.iter().map(|(name, value)| (name, value)));
+    command.args(TESTS).arg("--no-fail-fast").envs(servers.environment.iter().map(|(name, value)| (name, value)));
     let flights = context.root.join(FLIGHTS);
     if flights.exists() {
         command.env("HEADWATER_FLIGHTS", flights);
@@ -117,9 +105,7 @@ const WINDOW_STREAMS: &str = "2000";
 
 fn windows(context: &Context) -> Outcome {
     let mut command = context.command("cargo");
-    // The same build as that of the tests.
-    command.args(["test", "--workspace", "--lib", "--features", &STREAMS.join(",")]);
-    command.args(["--", "windows::tests::properties", "ingest::tests::windows::any"]);
+    command.args(TESTS).args(["--lib", "--", "windows::tests::properties", "ingest::tests::windows::any"]);
     command.env("PROPTEST_CASES", WINDOW_STREAMS);
     context.run(command)
 }
@@ -218,5 +204,6 @@ fn flights(context: &Context) -> Outcome {
     if let Err(why) = context.output(npm) {
         return Outcome::NotRun(format!("the data comes with npm: {why}"));
     }
-    context.cargo(["run", "--release", "-p", "flights"])
+    // Optimised, and no more than it takes: the release profile is twice as long in the making.
+    context.cargo(["run", "--profile", "without-lto", "-p", "flights"])
 }
