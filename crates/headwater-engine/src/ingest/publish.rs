@@ -9,6 +9,7 @@ use futures::{StreamExt, TryStreamExt};
 use headwater_core::offline::{Append, LogId, LogRange};
 use headwater_core::{Error, Micros, Position, Result, SplitId};
 
+use super::blocking;
 use super::checkpoint::NEWEST_EVENT;
 use super::dead;
 use super::lane::{Piece, SplitState};
@@ -26,7 +27,8 @@ pub(super) struct Due {
     pub(super) lane: usize,
     pub(super) split: SplitId,
     pub(super) log: LogId,
-    pub(super) piece: Piece,
+    /// Consecutive ones, joined only when it is their turn: a joined one is a copy.
+    pub(super) pieces: Vec<Piece>,
     pub(super) end: Position,
     pub(super) through: Position,
     pub(super) newest: Option<Micros>,
@@ -65,16 +67,12 @@ impl Sink {
     }
 
     /// Begins to publish what is due of the logs.
-    ///
-    /// # Errors
-    /// Those of Arrow.
-    pub(super) fn start_publishing(&mut self) -> Result<()> {
-        let due = self.due(false)?;
+    pub(super) fn start_publishing(&mut self) {
+        let due = self.due(false);
         if !due.is_empty() {
             let publishing = publish_each(Arc::clone(&self.project), self.board.clone(), self.pauses(), due);
             self.publishing.spawn(publishing);
         }
-        Ok(())
     }
 
     /// Publishes all that the logs hold in memory.
@@ -83,7 +81,7 @@ impl Sink {
     /// The store's, permanent ones.
     pub(super) async fn publish_logs(&mut self) -> Result<()> {
         self.settle_logs().await?;
-        let due = self.due(true)?;
+        let due = self.due(true);
         let published = publish_each(Arc::clone(&self.project), self.board.clone(), self.pauses(), due).await;
         self.note_published(Ok(published))
     }
@@ -114,7 +112,7 @@ impl Sink {
     }
 
     /// Takes what has to be published out of the buffers: what is old, large, or at its end; or all of it.
-    fn due(&mut self, all: bool) -> Result<Vec<Due>> {
+    fn due(&mut self, all: bool) -> Vec<Due> {
         // Where memory is short, the buffers that hold at least an equal share of it are written.
         let buffers = self.lanes.iter().flat_map(|lane| lane.splits.values()).filter(|state| !state.is_publishing());
         let buffers = buffers.map(|state| state.buffer_bytes).filter(|bytes| *bytes > 0);
@@ -129,7 +127,10 @@ impl Sink {
                 if state.is_publishing() || state.logged <= state.log_end || !(all || old || large || state.ended) {
                     continue;
                 }
-                let pieces = std::mem::take(&mut state.buffer);
+                let mut pieces = std::mem::take(&mut state.buffer);
+                if pieces.is_empty() {
+                    pieces.push(Piece::empty(&lane.view));
+                }
                 // Also an empty one is on its way.
                 state.publishing_bytes = state.buffer_bytes.max(1);
                 state.buffer_bytes = 0;
@@ -138,14 +139,14 @@ impl Sink {
                     lane: index,
                     split: split.clone(),
                     log: lane.view.log(),
-                    piece: Piece::join(&pieces)?.unwrap_or_else(|| Piece::empty(&lane.view)),
+                    pieces,
                     end: state.log_end.clone(),
                     through: state.logged.clone(),
                     newest: state.newest,
                 });
             }
         }
-        Ok(due)
+        due
     }
 
     /// Publishes the dead letters that are due, or all of them.
@@ -169,7 +170,7 @@ impl Sink {
                     lane: index,
                     split: split.clone(),
                     log: dead::log_of(&lane.view),
-                    piece,
+                    pieces: vec![piece],
                     end: state.dead_end.clone(),
                     through: state.judged.clone(),
                     newest: None,
@@ -207,7 +208,9 @@ async fn publish_each(project: Arc<Project>, board: Board, pauses: Pauses, due: 
 
 /// Appends a piece to a log, as much of it as is not there yet. Gives back the log's new end.
 pub(super) async fn publish(project: &Project, board: &Board, pauses: Pauses, due: Due) -> Result<(Position, u64)> {
-    let Due { split, log, mut piece, mut end, through, newest, .. } = due;
+    let Due { split, log, pieces, mut end, through, newest, .. } = due;
+    let joined = blocking(move || Piece::join(&pieces)).await?;
+    let mut piece = joined.ok_or_else(|| Error::unexpected("nothing is to be published"))?;
     let is_view = log.view != dead::DEAD_LETTERS;
     let mut retries = 0;
     let mut waits = pauses.iter();

@@ -84,7 +84,8 @@ impl Sink {
         &self.project.definitions.project
     }
 
-    /// Takes splits over. What an earlier turn of theirs has begun to write or to publish is in the stores. When this returns, where they begin is remembered durably.
+    /// Takes splits over. What an earlier turn of theirs has begun to write or to publish is in the stores. When this
+    /// returns, where they begin is remembered durably.
     pub(super) async fn assign(&mut self, splits: &[AssignedSplit]) -> Result<()> {
         let (project, pauses, board) = (Arc::clone(&self.project), self.pauses(), self.board.clone());
         let mut first = Vec::new();
@@ -115,7 +116,7 @@ impl Sink {
                             lane: 0,
                             split: split.clone(),
                             log: view.log(),
-                            piece: Piece::empty(&view),
+                            pieces: vec![Piece::empty(&view)],
                             end: state.log_end.clone(),
                             through: resume.clone(),
                             newest: None,
@@ -207,7 +208,7 @@ impl Sink {
             // It has written everything.
             self.cut = Some(self.checkpoints());
         }
-        self.start_publishing()?;
+        self.start_publishing();
         self.save().await
     }
 

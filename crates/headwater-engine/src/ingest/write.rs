@@ -222,34 +222,46 @@ impl Write {
         if packed.is_empty() {
             return Ok(written);
         }
-        let rows = packed.iter().flat_map(|(_, rows)| rows.iter().cloned()).collect::<Vec<_>>();
+        let mut rows = Vec::with_capacity(packed.iter().map(|(_, own)| own.len()).sum());
+        let mut ends = Vec::with_capacity(packed.len());
+        for (split, mut own) in packed {
+            rows.append(&mut own);
+            ends.push((split, rows.len()));
+        }
         let (put, retries) = retry("online store", pauses, board, || online.put(&table, rows.clone())).await?;
         written.retries += retries;
-        let mut splits = packed.iter().map(|(split, _)| (split.clone(), 0)).collect::<Vec<_>>();
+        let mut splits = ends.iter().map(|(split, _)| (split.clone(), 0)).collect::<Vec<_>>();
         match splits.as_mut_slice() {
             _ if put.stale == 0 => {}
             [(_, stale)] => *stale = put.stale,
-            _ => splits = retry("online store", pauses, board, || stale(online.as_ref(), &table, &packed)).await?.0,
+            _ => {
+                splits = retry("online store", pauses, board, || stale(online.as_ref(), &table, &rows, &ends)).await?.0
+            }
         }
         written.splits = splits;
         Ok(written)
     }
 }
 
-/// How many of each split's rows lost to others: those whose version is not the stored one, and lower.
+/// How many of each split's rows lost to others: those whose version is not the stored one, and lower. The rows of a split
+/// end where `ends` says.
 async fn stale(
     online: &dyn OnlineStore,
     table: &str,
-    packed: &[(SplitId, Vec<OnlineRow>)],
+    rows: &[OnlineRow],
+    ends: &[(SplitId, usize)],
 ) -> Result<Vec<(SplitId, u64)>> {
     let mut out = Vec::new();
-    for (split, rows) in packed {
-        let keys = rows.iter().map(|row| row.key.clone()).collect::<Vec<_>>();
+    let mut begin = 0;
+    for (split, end) in ends {
+        let own = rows.get(begin..*end).unwrap_or_default();
+        begin = *end;
+        let keys = own.iter().map(|row| row.key.clone()).collect::<Vec<_>>();
         let stored = online.get(table, &keys).await?;
-        let lost = rows
+        let lost = own
             .iter()
             .zip(&stored)
-            .filter(|(row, stored)| stored.as_ref().is_some_and(|stored| stored.version > row.version));
+            .filter(|(row, stored)| stored.as_ref().is_some_and(|old| old.version > row.version));
         out.push((split.clone(), lost.count() as u64));
     }
     Ok(out)

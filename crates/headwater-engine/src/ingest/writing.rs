@@ -141,7 +141,7 @@ impl Writer {
                 }
             }
             if self.sink.logs_are_large() {
-                self.sink.start_publishing()?;
+                self.sink.start_publishing();
             }
             if Instant::now() >= next_sync || self.sink.dead_letters_are_large() {
                 self.sync_soon().await?;
