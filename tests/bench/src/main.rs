@@ -15,8 +15,9 @@ mod windows;
 use std::collections::BTreeMap;
 
 /// As the command has it.
+#[cfg(not(target_env = "msvc"))]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const USAGE: &str = "\
 Usage: headwater-bench WHAT [--OPTION VALUE …]
