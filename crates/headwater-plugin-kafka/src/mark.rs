@@ -167,7 +167,11 @@ fn looker(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("enable.partition.eof", "true")
         .set("auto.offset.reset", "latest")
         .set("isolation.level", "read_uncommitted")
+        // One record of each partition is wanted, and at once: a worker that starts again waits for it.
         .set("queued.min.messages", "1")
-        .set("queued.max.messages.kbytes", "1024");
+        .set("queued.max.messages.kbytes", "1024")
+        .set("fetch.message.max.bytes", "65536")
+        .set("fetch.wait.max.ms", "10")
+        .set("fetch.queue.backoff.ms", "1");
     client
 }
