@@ -57,24 +57,38 @@ impl Database {
         &self.path
     }
 
-    /// Runs `work` in a transaction of the one connection that writes, and commits it. With `durable`, the transaction
-    /// and all before it survive a loss of power when this returns.
-    pub(crate) fn write<T>(
-        &self,
-        durable: bool,
-        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
-    ) -> Result<T> {
+    /// Runs `work` in a transaction of the one connection that writes, and commits it.
+    pub(crate) fn write<T>(&self, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>) -> Result<T> {
         let mut slot = lock(&self.writer);
         let connection = match slot.as_mut() {
             Some(connection) => connection,
             None => slot.insert(self.open_writer()?),
         };
-        let outcome = transact(connection, durable, work);
+        let outcome = transact(connection, work);
         if outcome.is_err() {
             // Whatever state the connection is in, a new one begins in a known one.
             *slot = None;
         }
         outcome.map_err(|error| error::map(error, &self.path))
+    }
+
+    /// Makes every commit so far, of any process, survive a loss of power. Whoever writes meanwhile is not kept waiting:
+    /// the write-ahead log is flushed through a handle of its own, and SQLite has no locks on that file which closing it
+    /// could release.
+    ///
+    /// Commits that are no longer in the log were flushed into the database when they were copied there, and that the log
+    /// exists was flushed by SQLite when it wrote the log's header.
+    pub(crate) fn flush(&self) -> Result<()> {
+        // It lies beside the file itself, not beside a link to it.
+        let mut log = self.path.canonicalize().map_err(|error| error::flush(error, &self.path))?.into_os_string();
+        log.push("-wal");
+        // Not only for reading: some systems flush nothing then.
+        match File::options().write(true).open(&log) {
+            Ok(log) => log.sync_data().map_err(|error| error::flush(error, &self.path)),
+            // Whoever closed the database last has copied all of it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error::flush(error, &self.path)),
+        }
     }
 
     /// Runs `work` on a reading connection; `None` where there is no database yet.
@@ -129,7 +143,7 @@ impl Database {
             }
         }
         (|| {
-            // A commit is then a write without waiting for the disk; `durable` transactions wait for it.
+            // A commit is then a write without waiting for the disk; `flush` waits for it.
             connection.pragma_update(None, "synchronous", "NORMAL")?;
             connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES)
         })()
@@ -206,11 +220,6 @@ impl Database {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(native)?;
         if let Contents::Empty = self.contents(&transaction)? {
             (|| {
-                // A row to write where a transaction has nothing else that would make it reach the disk.
-                transaction.execute_batch(
-                    "CREATE TABLE syncs (id INTEGER PRIMARY KEY CHECK (id = 0), count INTEGER NOT NULL) STRICT;
-                     INSERT INTO syncs VALUES (0, 0);",
-                )?;
                 transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
                 transaction.pragma_update(None, "user_version", FORMAT_VERSION)
             })()
@@ -239,24 +248,12 @@ impl Database {
 
 fn transact<T>(
     connection: &mut Connection,
-    durable: bool,
     work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
 ) -> rusqlite::Result<T> {
-    if durable {
-        // A commit under FULL ends with a flush of the write-ahead log, and so of every commit that is in it from any
-        // process. Commits that are no longer in it have been flushed into the database when they were copied there.
-        connection.pragma_update(None, "synchronous", "FULL")?;
-    }
     // Immediate: the lock is taken before anything is read, so that what was read cannot be overtaken.
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let outcome = work(&transaction)?;
-    if durable {
-        transaction.execute("UPDATE syncs SET count = count + 1", [])?;
-    }
     transaction.commit()?;
-    if durable {
-        connection.pragma_update(None, "synchronous", "NORMAL")?;
-    }
     Ok(outcome)
 }
 

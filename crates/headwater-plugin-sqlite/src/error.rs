@@ -27,12 +27,21 @@ pub(crate) fn wrap(kind: ErrorKind, message: impl Into<String>, path: &Path) -> 
 
 /// Maps a failure to create the file's folders.
 pub(crate) fn io(error: std::io::Error, path: &Path) -> Error {
+    of_disk(error, "cannot create the folder of the database", path)
+}
+
+/// Maps a failure to flush what was written.
+pub(crate) fn flush(error: std::io::Error, path: &Path) -> Error {
+    of_disk(error, "cannot flush the database to the disk", path)
+}
+
+fn of_disk(error: std::io::Error, message: &str, path: &Path) -> Error {
     let kind = match error.kind() {
         std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => ErrorKind::PermissionDenied,
         std::io::ErrorKind::NotADirectory | std::io::ErrorKind::AlreadyExists => ErrorKind::Invalid,
         _ => ErrorKind::Unavailable,
     };
-    wrap(kind, "cannot create the folder of the database", path).with_source(error)
+    wrap(kind, message, path).with_source(error)
 }
 
 fn classify(failure: &ffi::Error) -> (ErrorKind, &'static str) {

@@ -90,7 +90,7 @@ impl Inner {
         }
         let mut reclaimed = lock(&self.reclaimed);
         let now = self.clock.now();
-        let next = self.database.write(true, |transaction| {
+        let next = self.database.write(|transaction| {
             let tables = Table::all(transaction)?;
             let (name, after) = &*reclaimed;
             let Some(table) = tables.iter().find(|table| *table >= name).or(tables.first()) else {
@@ -104,7 +104,8 @@ impl Inner {
             })
         })?;
         *reclaimed = next;
-        Ok(())
+        drop(reclaimed);
+        self.database.flush()
     }
 }
 
@@ -113,7 +114,7 @@ impl OnlineStore for SqliteOnlineStore {
     async fn put(&self, table: &str, rows: Vec<OnlineRow>) -> Result<Put> {
         let table = Table::new(table);
         self.on_thread(move |inner| {
-            inner.database.write(false, |transaction| {
+            inner.database.write(|transaction| {
                 table.create(transaction)?;
                 table.upsert(transaction, &rows)
             })
@@ -147,9 +148,11 @@ impl OnlineStore for SqliteOnlineStore {
             if !inner.database.path().exists() {
                 return Ok(());
             }
-            inner.database.write(false, |transaction| {
-                if table.exists(transaction)? { table.delete(transaction, &keys) } else { Ok(()) }
-            })
+            inner.database.write(
+                |transaction| {
+                    if table.exists(transaction)? { table.delete(transaction, &keys) } else { Ok(()) }
+                },
+            )
         })
         .await
     }
@@ -160,7 +163,7 @@ impl OnlineStore for SqliteOnlineStore {
             if !inner.database.path().exists() {
                 return Ok(());
             }
-            inner.database.write(false, |transaction| table.drop(transaction))
+            inner.database.write(|transaction| table.drop(transaction))
         })
         .await
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use headwater_core::online::OnlineRow;
 use headwater_core::stream::{AssignedSplit, Progress, StreamBatch};
-use headwater_core::{Position, Result, SplitId};
+use headwater_core::{Error, Position, Result, SplitId};
 use tokio::task::{JoinError, JoinSet};
 
 use super::Tuning;
@@ -43,8 +43,12 @@ pub(super) struct Sink {
     pub(super) writing: JoinSet<Result<Vec<Written>>>,
     /// A cut is to be taken with the next write.
     pub(super) cut_is_due: bool,
-    /// The checkpoints that may be written when the write that is under way has landed.
+    /// The checkpoints of what is written when the write that is under way has landed.
     pub(super) cut: Option<Vec<Cut>>,
+    /// The checkpoints of what is being made durable. One cut at most is taken or here.
+    pub(super) syncing_cut: Option<Vec<Cut>>,
+    /// What makes it durable.
+    pub(super) syncing: JoinSet<Result<()>>,
     /// The pieces of logs that are being published.
     pub(super) publishing: JoinSet<Result<Vec<Published>>>,
 }
@@ -72,6 +76,8 @@ impl Sink {
             writing: JoinSet::new(),
             cut_is_due: false,
             cut: None,
+            syncing_cut: None,
+            syncing: JoinSet::new(),
             publishing: JoinSet::new(),
         }
     }
@@ -145,7 +151,7 @@ impl Sink {
                 windows.forget(splits);
             }
         }
-        if let Some(cut) = &mut self.cut {
+        for cut in [&mut self.cut, &mut self.syncing_cut].into_iter().flatten() {
             cut.retain(|cut| !splits.contains(&cut.split));
         }
     }
@@ -165,8 +171,8 @@ impl Sink {
         Ok((rows, first_dead))
     }
 
-    /// Waits until a write has landed or pieces of logs are published; for ever where neither is under way. Nothing is
-    /// lost where the future is dropped.
+    /// Waits until a write has landed, is durable, or pieces of logs are published; for ever where nothing is under way.
+    /// Nothing is lost where the future is dropped.
     ///
     /// # Errors
     /// The stores', permanent ones.
@@ -174,6 +180,7 @@ impl Sink {
         tokio::select! {
             Some(written) = self.writing.join_next() => self.note_written(written),
             Some(published) = self.publishing.join_next() => self.note_published(published),
+            Some(synced) = self.syncing.join_next() => ended(synced),
             else => std::future::pending().await,
         }
     }
@@ -190,26 +197,50 @@ impl Sink {
     /// Writes and publishes all that was accepted, makes it durable, then writes the checkpoints that speak of it. Gives
     /// back how far each split is durable everywhere.
     pub(super) async fn sync(&mut self) -> Result<BTreeMap<SplitId, Progress>> {
+        // What is saved here is further than what is being synced.
+        while let Some(synced) = self.syncing.join_next().await {
+            ended(synced)?;
+        }
+        self.syncing_cut = None;
         self.flush().await?;
         self.look_at_epochs().await?;
         self.publish_logs().await?;
         self.publish_dead(true).await?;
-        self.cut = Some(self.checkpoints());
-        let commits = self.save().await?;
+        self.cut = None;
+        if self.unsynced {
+            self.sync_online().await?;
+        }
+        let commits = self.save(self.checkpoints()).await?;
         // The checkpoints too.
         self.sync_online().await?;
         Ok(commits)
     }
 
-    /// The same while more comes: of what the [cut](Sink::cut) speaks of, which is written. What is due of the logs
-    /// is published beside what goes on.
-    pub(super) async fn sync_cut(&mut self) -> Result<BTreeMap<SplitId, Progress>> {
+    /// Begins to make durable what the [cut](Sink::cut) speaks of, which is written, and to publish what is due of the
+    /// logs, both beside what goes on. No write is under way.
+    pub(super) async fn start_syncing(&mut self) -> Result<()> {
         if self.look_at_epochs().await? {
             // It has written everything.
             self.cut = Some(self.checkpoints());
         }
         self.start_publishing();
-        self.save().await
+        self.syncing_cut = self.cut.take();
+        if std::mem::take(&mut self.unsynced) {
+            let (online, pauses, board) = (Arc::clone(&self.project.online), self.pauses(), self.board.clone());
+            self.syncing.spawn(async move { retry("online store", pauses, &board, || online.sync()).await.map(drop) });
+        }
+        Ok(())
+    }
+
+    /// Whether a cut speaks of what is durable, so that it can be saved.
+    pub(super) fn is_synced(&self) -> bool {
+        self.syncing_cut.is_some() && self.syncing.is_empty()
+    }
+
+    /// Writes the checkpoints of the cut that is synced. Gives back how far each split is durable everywhere.
+    pub(super) async fn save_synced(&mut self) -> Result<BTreeMap<SplitId, Progress>> {
+        let cut = self.syncing_cut.take().unwrap_or_default();
+        self.save(cut).await
     }
 
     /// The checkpoints of what was accepted so far, as far as there is news.
@@ -222,12 +253,8 @@ impl Sink {
         cuts.collect()
     }
 
-    /// Makes the online store durable, then writes the checkpoints of the cut.
-    async fn save(&mut self) -> Result<BTreeMap<SplitId, Progress>> {
-        if self.unsynced {
-            self.sync_online().await?;
-        }
-        let cut = self.cut.take().unwrap_or_default();
+    /// Writes checkpoints of what is durable.
+    async fn save(&mut self, cut: Vec<Cut>) -> Result<BTreeMap<SplitId, Progress>> {
         if !cut.is_empty() {
             let lanes = cut.iter().filter_map(|cut| Some((self.lanes.get(cut.lane)?, cut)));
             let rows = lanes.map(|(lane, cut)| cut.checkpoint.to_row(&lane.view, &cut.split));
@@ -297,4 +324,9 @@ impl Sink {
         self.unsynced = false;
         Ok(())
     }
+}
+
+/// How making something durable has ended.
+fn ended(synced: Ended<()>) -> Result<()> {
+    synced.map_err(|panic| Error::unexpected("syncing died").with_source(panic))?
 }

@@ -135,7 +135,7 @@ impl Sink {
         if self.is_writing() {
             return Ok(());
         }
-        if self.cut_is_due {
+        if self.cut_is_due && self.cut.is_none() && self.syncing_cut.is_none() {
             // No checkpoint speaks of records whose dead letters are not published.
             self.publish_dead(false).await?;
             self.cut = Some(self.checkpoints());

@@ -81,12 +81,7 @@ impl Writer {
                 None => tokio::select! {
                     settled = self.sink.settled() => {
                         settled?;
-                        if !self.sink.is_writing() {
-                            if self.sink.cut.is_some() {
-                                self.sync_cut().await?;
-                            }
-                            self.write().await?;
-                        }
+                        self.go_on().await?;
                         continue;
                     }
                     item = queue.recv(), if has_room => item,
@@ -183,16 +178,36 @@ impl Writer {
         self.write().await
     }
 
-    /// Begins the next write, unless one is under way. Where nothing is to be written, a cut that was due speaks of what
-    /// is written already, and is saved.
-    async fn write(&mut self) -> Result<()> {
-        self.sink.write().await?;
-        if self.sink.is_writing() || self.sink.cut.is_none() { Ok(()) } else { self.sync_cut().await }
+    /// Does what waited for a write to land, or for what it has written to be durable.
+    async fn go_on(&mut self) -> Result<()> {
+        if self.sink.is_synced() {
+            self.save().await?;
+        }
+        if !self.sink.is_writing() {
+            if self.sink.cut.is_some() {
+                self.start_syncing().await?;
+            }
+            self.write().await?;
+        }
+        Ok(())
     }
 
-    async fn sync_cut(&mut self) -> Result<()> {
+    /// Begins the next write, unless one is under way. Where nothing is to be written, a cut that was due speaks of what
+    /// is written already.
+    async fn write(&mut self) -> Result<()> {
+        self.sink.write().await?;
+        if self.sink.is_writing() || self.sink.cut.is_none() { Ok(()) } else { self.start_syncing().await }
+    }
+
+    async fn start_syncing(&mut self) -> Result<()> {
         self.look_at_builds()?;
-        let commits = self.sink.sync_cut().await?;
+        self.sink.start_syncing().await?;
+        // Nothing was to be synced.
+        if self.sink.is_synced() { self.save().await } else { Ok(()) }
+    }
+
+    async fn save(&mut self) -> Result<()> {
+        let commits = self.sink.save_synced().await?;
         self.commits.add(commits);
         self.look_around(true).await
     }
