@@ -1,16 +1,20 @@
 //! Kinesis: the endpoint that the environment names, or an emulator in a process of its own, so that its work does not
 //! count as that of what is measured.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_kinesis::operation::get_shard_iterator::builders::GetShardIteratorFluentBuilder;
 use aws_sdk_kinesis::primitives::Blob;
-use aws_sdk_kinesis::types::{PutRecordsRequestEntry, ShardIteratorType, StreamStatus};
+use aws_sdk_kinesis::types::{
+    ConsumerStatus, PutRecordsRequestEntry, ShardIteratorType, StartingPosition, StreamStatus,
+    SubscribeToShardEventStream,
+};
 use ferrokinesis::store::StoreOptions;
 use tokio::time::Instant;
 
@@ -35,6 +39,9 @@ pub(crate) async fn serve() {
     tokio::spawn(async move { axum::serve(listener, app).await });
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
 }
+
+/// When records came, by their number.
+pub(crate) type Arrivals = Arc<Mutex<BTreeMap<i64, std::time::Instant>>>;
 
 /// A stream, and a client.
 pub(crate) struct Kinesis {
@@ -88,6 +95,36 @@ impl Kinesis {
         Writer { client: self.client.clone(), stream: self.stream.clone() }
     }
 
+    /// A bare subscription to each shard, as a consumer of its own: when the records come that `trips` numbers. It lasts
+    /// as long as Kinesis lets a subscription last: five minutes.
+    pub(crate) async fn subscribe(&self) -> Arrivals {
+        let summary = self.client.describe_stream_summary().stream_name(&self.stream).send().await.unwrap();
+        let stream = summary.stream_description_summary.unwrap().stream_arn;
+        let made =
+            self.client.register_stream_consumer().stream_arn(&stream).consumer_name("bare").send().await.unwrap();
+        let consumer = made.consumer.unwrap().consumer_arn;
+        let described = || self.client.describe_stream_consumer().consumer_arn(&consumer).send();
+        while described().await.unwrap().consumer_description.unwrap().consumer_status != ConsumerStatus::Active {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let arrivals = Arrivals::default();
+        for shard in self.client.list_shards().stream_name(&self.stream).send().await.unwrap().shards() {
+            let position = StartingPosition::builder().r#type(ShardIteratorType::Latest).build().unwrap();
+            let subscribe = self.client.subscribe_to_shard().consumer_arn(&consumer).shard_id(&shard.shard_id);
+            let mut subscription = subscribe.starting_position(position).send().await.unwrap();
+            let arrivals = Arc::clone(&arrivals);
+            tokio::spawn(async move {
+                while let Some(event) = subscription.event_stream.recv().await.unwrap() {
+                    let SubscribeToShardEventStream::SubscribeToShardEvent(event) = event else { continue };
+                    let now = std::time::Instant::now();
+                    let numbers = event.records().iter().map(|record| (trips(record.data().as_ref()), now));
+                    arrivals.lock().unwrap().extend(numbers);
+                }
+            });
+        }
+        arrivals
+    }
+
     /// A bare loop over all records of the stream, of all shards at once, five calls a second each.
     pub(crate) async fn consume(&self, total: usize) -> (Vec<u8>, Cost) {
         let listed = self.client.list_shards().stream_name(&self.stream).send().await.unwrap();
@@ -105,6 +142,13 @@ impl Kinesis {
         }
         (values, stretch.end())
     }
+}
+
+/// The number of a record, without taking it apart.
+fn trips(json: &[u8]) -> i64 {
+    let text = std::str::from_utf8(json).unwrap();
+    let (_, rest) = text.split_once("\"avg_daily_trips\":").unwrap();
+    rest.split(',').next().unwrap().parse().unwrap()
 }
 
 async fn consume_shard(

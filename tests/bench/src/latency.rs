@@ -1,4 +1,5 @@
-//! From a record that is sent to its value that is read online, at a fixed rate.
+//! From a record that is sent to its value that is read online, at a fixed rate. With fan-out, also to the record that a
+//! bare subscription gets in the same run: what is above that is ours.
 
 use std::time::{Duration, Instant};
 
@@ -15,7 +16,7 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::Options;
 use crate::fill;
-use crate::kinesis::Kinesis;
+use crate::kinesis::{Arrivals, Kinesis};
 use crate::measure::Stretch;
 use crate::project::{Driver, kafka, newest, project};
 
@@ -68,7 +69,7 @@ pub(crate) async fn run(options: &Options) {
                     producer.flush(WARM_UP).unwrap();
                 }
             };
-            measure("kafka", rate, &store, found, move || produce(rate, &probes, send)).await;
+            measure("kafka", rate, &store, found, None, move || produce(rate, &probes, send)).await;
         }
         consumer @ ("polling" | "fan_out") => {
             let kinesis = Kinesis::start(options.number("shards", 4)).await;
@@ -83,7 +84,8 @@ pub(crate) async fn run(options: &Options) {
                     drivers.clear();
                 }
             };
-            measure(consumer, rate, &store, found, move || produce(rate, &probes, send)).await;
+            let bare = if consumer == "fan_out" { Some(kinesis.subscribe().await) } else { None };
+            measure(consumer, rate, &store, found, bare, move || produce(rate, &probes, send)).await;
         }
         other => panic!("--source {other}"),
     }
@@ -114,17 +116,19 @@ async fn measure(
     rate: Rate,
     store: &FeatureStore,
     mut probes: Receiver<Probe>,
+    bare: Option<Arrivals>,
     produce: impl FnOnce() + Send + 'static,
 ) {
     let mut job = store.ingest("events", IngestOptions::default()).await.unwrap();
     // The job has its splits before anything is sent.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let producing = std::thread::spawn(produce);
-    let (mut open, mut took, mut reads) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut open, mut took, mut reads, mut sent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let stretch = Stretch::begin();
     let mut finished: Option<Instant> = None;
     loop {
         while let Ok(probe) = probes.try_recv() {
+            sent.push((probe.number, probe.sent));
             open.push(probe);
         }
         let mut waiting = Vec::new();
@@ -156,8 +160,20 @@ async fn measure(
         times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
     };
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
+    let bare = bare.map_or_else(String::new, |arrivals| {
+        let arrivals = arrivals.lock().unwrap();
+        let took = sent.iter().filter_map(|(number, sent)| Some(arrivals.get(number)?.duration_since(*sent)));
+        let mut took = took.collect::<Vec<_>>();
+        took.sort_unstable();
+        format!(
+            "\"bare_probes\":{},\"bare_p50_ms\":{:.2},\"bare_p99_ms\":{:.2},",
+            took.len(),
+            millis(at(&took, 50)),
+            millis(at(&took, 99))
+        )
+    });
     println!(
-        "{{\"what\":\"latency\",\"source\":\"{name}\",\"rate\":{},\"probes\":{},\"unseen\":{},\"p50_ms\":{:.2},\"p90_ms\":{:.2},\"p99_ms\":{:.2},\"max_ms\":{:.1},\"read_p50_us\":{:.0},\"read_p99_us\":{:.0},\"cpu_s_per_s\":{:.2}}}",
+        "{{\"what\":\"latency\",\"source\":\"{name}\",\"rate\":{},\"probes\":{},\"unseen\":{},\"p50_ms\":{:.2},\"p90_ms\":{:.2},\"p99_ms\":{:.2},\"max_ms\":{:.1},{bare}\"read_p50_us\":{:.0},\"read_p99_us\":{:.0},\"cpu_s_per_s\":{:.2}}}",
         rate.per_second,
         took.len(),
         open.len(),
