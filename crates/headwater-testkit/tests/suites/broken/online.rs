@@ -169,7 +169,9 @@ impl Store {
             (EqualVersionIsStale, Some(stored)) if earlier.is_none() && stored == row.version => Some(false),
             (SignedVersions, Some(stored)) => {
                 let signed = |bytes: &[u8]| bytes.iter().map(|byte| byte.cast_signed()).collect::<Vec<_>>();
-                Some(signed(&stored) <= signed(&row.version))
+                let stays = signed(&stored) <= signed(&row.version);
+                // Where both orders say the same, the store decides, since looking first loses updates.
+                (stays != (stored <= row.version)).then_some(stays)
             }
             (DropKeepsVersions | DeleteKeepsVersions, _) => {
                 let graves = self.shared.graves.lock().unwrap();
