@@ -43,8 +43,8 @@ fn prepare(root: &Path, folder: &PathBuf) -> Result<(), String> {
 fn follow_in(context: &Context, folder: &Path) -> Outcome {
     let mut bash = context.command("bash");
     bash.arg("follow.sh").current_dir(folder);
-    // As our own tests are built, so that what was built for them need not be built again.
-    bash.env("CARGO_TARGET_DIR", &context.target).env("CARGO_PROFILE_DEV_DEBUG", "line-tables-only");
+    // As what our own tests depend on is built, so that it need not be built again.
+    bash.env("CARGO_TARGET_DIR", &context.target).env("CARGO_PROFILE_DEV_DEBUG", "none");
     match context.run(bash) {
         Outcome::Passed(tests) => match fares(folder) {
             Ok(()) => Outcome::Passed(tests),
