@@ -275,7 +275,7 @@ impl Job {
         for (view, own) in self.views.iter().zip(&reached) {
             let serves = serving.get(&view.name).is_some_and(|serving| serving.generation == view.generation);
             let again = || async {
-                if view.offline || view.windows.is_none() {
+                if !windows::is_stream_alone(view) {
                     return Ok(false);
                 }
                 let epochs = windows::load(&self.project, view).await?;

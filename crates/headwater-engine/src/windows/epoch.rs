@@ -130,7 +130,12 @@ pub(crate) fn epochs_table(project: &str) -> String {
 
 /// The table with the window rows of an epoch.
 pub(crate) fn table(project: &str, view: &str, epoch: &Epoch) -> String {
-    format!("{project}/{view}/{}/{}", epoch.generation, epoch.id)
+    format!("{}{}", tables_prefix(project, view, &epoch.generation), epoch.id)
+}
+
+/// The tables of all epochs of a view's generation begin with this, and no others do.
+pub(crate) fn tables_prefix(project: &str, view: &str, generation: &str) -> String {
+    format!("{project}/{view}/{generation}/")
 }
 
 /// Appends what makes an entity key ([`crate::rows::KeyColumns`]) the key of its window row: of a split of the stream, or
@@ -326,7 +331,7 @@ pub(crate) async fn load(online: &dyn OnlineStore, project: &str, view: &str, ge
 /// # Errors
 /// The store's. What is left then is removed by calling again.
 pub(crate) async fn remove_all(online: &dyn OnlineStore, project: &str, view: &str, generation: &str) -> Result<()> {
-    let of_generation = format!("{project}/{view}/{generation}/");
+    let of_generation = tables_prefix(project, view, generation);
     for found in online.tables().await?.iter().filter(|table| table.starts_with(&of_generation)) {
         online.drop_table(found).await?;
     }

@@ -17,7 +17,9 @@ use crate::project::Project;
 use crate::store::batch::{BatchRows, Scanned};
 use crate::view::View;
 use crate::windows::epoch::lease::{Lease, Wanted};
-use crate::windows::epoch::{BuildProgress, Epoch, EpochEntry, EpochState, Epochs, SplitProgress, next_id, table};
+use crate::windows::epoch::{
+    BuildProgress, Epoch, EpochEntry, EpochState, Epochs, SplitProgress, next_id, table, tables_prefix,
+};
 
 /// How often a build says how far it is.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
@@ -207,7 +209,7 @@ impl Build<'_> {
 
     /// Removes tables that belong to no epoch: those of writers that did not know yet that theirs was gone.
     async fn remove_orphans(&self, epochs: &[&EpochEntry]) -> Result<()> {
-        let prefix = format!("{}/{}/{}/", self.name(), self.view.name, self.view.generation);
+        let prefix = tables_prefix(self.name(), &self.view.name, &self.view.generation);
         let own = epochs.iter().map(|entry| table(self.name(), &self.view.name, &entry.epoch));
         let own = own.collect::<BTreeSet<_>>();
         for found in self.project.online.tables().await? {

@@ -104,10 +104,15 @@ fn has_columns(view: &View, epoch: &Epoch) -> bool {
     })
 }
 
+/// Whether nothing but the stream has the events of the view's windows: they have no log.
+pub(super) fn is_stream_alone(view: &View) -> bool {
+    view.online && !view.offline && view.windows.is_some()
+}
+
 /// Whether the view reads its stream again: it has no log, and its aggregations are not those that serve; or none serve,
 /// and it was read before it had any.
 pub(super) async fn reads_again(project: &Project, view: &View, epochs: &Epochs) -> Result<bool> {
-    if view.offline || !view.online || view.windows.is_none() {
+    if !is_stream_alone(view) {
         return Ok(false);
     }
     match &epochs.serving {
@@ -127,7 +132,7 @@ pub(super) async fn again_from(
     split: &SplitId,
     checkpoint: &Checkpoint,
 ) -> Result<Option<Position>> {
-    if view.offline || !view.online || view.windows.is_none() {
+    if !is_stream_alone(view) {
         return Ok(None);
     }
     let epochs = load(project, view).await?;
