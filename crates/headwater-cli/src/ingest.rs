@@ -147,6 +147,7 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
             ]
         })
         .collect();
+    let seconds = |micros: i64| format!("{} s", micros / 1_000_000);
     let splits: Vec<_> = status
         .jobs
         .iter()
@@ -165,7 +166,8 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
                 known(split.offset.map(|offset| offset.to_string()).or_else(|| Some(split.position.clone()))),
                 known(lag),
                 known(split.watermark.map(format_time)),
-                known(split.freshness.map(|micros| format!("{} s", micros / 1_000_000))),
+                known(split.freshness.map(seconds)),
+                known(split.age.map(seconds)),
                 split.counts.rows.to_string(),
                 split.counts.late.to_string(),
                 split.counts.stale.to_string(),
@@ -182,7 +184,19 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
         )?,
         jobs_table(&status.jobs)?,
         table(
-            ["view", "split", "position", "lag", "watermark", "freshness", "rows", "late", "stale", "dead letters"],
+            [
+                "view",
+                "split",
+                "position",
+                "lag",
+                "watermark",
+                "freshness",
+                "age",
+                "rows",
+                "late",
+                "stale",
+                "dead letters",
+            ],
             &splits,
             "no split has been read yet",
         )?,

@@ -84,7 +84,7 @@ pub enum StartPosition {
 pub enum OnPositionLost {
     /// The job stops.
     Fail,
-    /// The job goes on at the oldest record, and says what it has lost.
+    /// The job goes on at the oldest record, and says what it has lost: [`StreamBatch::lost`].
     Earliest,
 }
 
@@ -237,6 +237,9 @@ pub struct StreamBatch {
     pub through: Position,
     /// How far behind the reader is.
     pub lag: Option<Lag>,
+    /// Records between where the split was read up to before and this batch's first one (or `through`, where it has none)
+    /// are gone, and the source was told to go on: [`OnPositionLost::Earliest`]. The engine writes it down.
+    pub lost: bool,
 }
 
 impl StreamBatch {

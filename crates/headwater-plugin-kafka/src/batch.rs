@@ -119,6 +119,7 @@ impl BatchBuilder {
             metadata: RecordBatch::try_new(metadata_schema(), columns).ok(),
             through: crate::splits::before(last + 1),
             lag: None,
+            lost: false,
         };
         Some((batch, mark))
     }
@@ -133,6 +134,7 @@ impl BatchBuilder {
             metadata: Some(RecordBatch::new_empty(metadata_schema())),
             through,
             lag,
+            lost: false,
         }
     }
 }

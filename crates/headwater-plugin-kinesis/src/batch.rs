@@ -85,6 +85,7 @@ impl BatchBuilder {
             metadata: RecordBatch::try_new(metadata_schema(), columns).ok(),
             through,
             lag,
+            lost: false,
         }
     }
 }

@@ -147,6 +147,7 @@ impl LinesReader {
             metadata: Some(RecordBatch::try_new(metadata(), vec![Arc::new(times.with_timezone("UTC"))])?),
             through: position(last.number),
             lag: Some(Lag { records: Some(last.newest.saturating_sub(last.number)), bytes: None, time: None }),
+            lost: false,
         }))
     }
 

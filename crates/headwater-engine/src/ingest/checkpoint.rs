@@ -1,6 +1,7 @@
 //! How far each split of a view is dealt with.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -35,8 +36,48 @@ pub(crate) struct Checkpoint {
     pub(crate) from: Position,
     /// The newest event time up to `through`: what the watermark follows from.
     pub(crate) newest: Option<Micros>,
+    /// When the source stored the newest record up to `through`, where it says.
+    pub(crate) arrived: Option<Micros>,
     /// What was counted up to `through`.
     pub(crate) counts: Counts,
+    /// The last records of the split that nobody has read.
+    pub(crate) skipped: Option<Skipped>,
+}
+
+/// Records of a split that nobody has read: those between two positions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Skipped {
+    pub(crate) after: Position,
+    pub(crate) to: Position,
+    pub(crate) why: Why,
+}
+
+/// Why records were not read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Why {
+    /// Somebody has reset the source.
+    Reset,
+    /// They were gone, and the source was told to go on.
+    PositionLost,
+}
+
+impl Skipped {
+    /// For the metadata of the log's piece that lacks them.
+    pub(crate) fn metadata(&self) -> [(String, String); 2] {
+        [("skipped_after", &self.after), ("skipped_to", &self.to)].map(|(name, at)| (name.to_owned(), at.to_string()))
+    }
+}
+
+impl fmt::Display for Skipped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { after, to, why } = self;
+        f.write_str(match why {
+            Why::Reset => "was skipped by a reset",
+            Why::PositionLost => "has lost records that its source did not keep",
+        })?;
+        write!(f, ", after `{after}` to `{to}`")
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -46,7 +87,18 @@ struct Stored {
     ended: bool,
     from: String,
     newest: Option<Micros>,
+    #[serde(default)]
+    arrived: Option<Micros>,
     counts: Counts,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    skipped: Option<StoredSkipped>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct StoredSkipped {
+    after: String,
+    to: String,
+    why: Why,
 }
 
 impl Checkpoint {
@@ -61,7 +113,13 @@ impl Checkpoint {
             ended: self.ended,
             from: self.from.to_string(),
             newest: self.newest,
+            arrived: self.arrived,
             counts: self.counts,
+            skipped: self.skipped.as_ref().map(|Skipped { after, to, why }| StoredSkipped {
+                after: after.to_string(),
+                to: to.to_string(),
+                why: *why,
+            }),
         };
         let value = serde_json::to_vec(&stored)
             .map_err(|error| Error::unexpected("a checkpoint cannot be written").with_source(error))?;
@@ -84,7 +142,12 @@ impl Checkpoint {
             ended: stored.ended,
             from: stored.from.parse()?,
             newest: stored.newest,
+            arrived: stored.arrived,
             counts: stored.counts,
+            skipped: match stored.skipped {
+                Some(StoredSkipped { after, to, why }) => Some(Skipped { after: after.parse()?, to: to.parse()?, why }),
+                None => None,
+            },
         })
     }
 }

@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, BinaryArray, BooleanArray, RecordBatch, UInt32Array};
-use arrow::compute::{concat, concat_batches, filter, filter_record_batch};
+use arrow::compute::{concat, concat_batches, filter, filter_record_batch, max};
 use arrow::datatypes::{TimestampMicrosecondType, UInt32Type};
 use headwater_core::definitions::LateEvents;
 use headwater_core::offline::LogEnd;
-use headwater_core::stream::StreamBatch;
+use headwater_core::stream::{METADATA_TIMESTAMP, StreamBatch};
 use headwater_core::{Micros, Origin, Position, Result, SplitId};
 use tokio::time::Instant;
 
-use super::checkpoint::{Checkpoint, NEWEST_EVENT};
+use super::checkpoint::{Checkpoint, NEWEST_EVENT, Skipped, Why};
 use super::dead::{DeadLetter, Undertaker};
 use super::status::{Counts, LagStatus};
 use super::tombstones;
@@ -85,6 +85,10 @@ pub(super) struct SplitState {
     /// The newest event time up to `judged`.
     pub(super) newest: Option<Micros>,
     pub(super) lag: Option<LagStatus>,
+    /// When the source stored the newest record up to `judged`.
+    pub(super) arrived: Option<Micros>,
+    /// The last records that were gone before they could be read.
+    pub(super) skipped: Option<Skipped>,
     /// The source has said that no more will come.
     pub(super) ended: bool,
     pub(super) ended_saved: bool,
@@ -145,6 +149,8 @@ impl SplitState {
             counts,
             newest,
             lag: None,
+            arrived: checkpoint.and_then(|checkpoint| checkpoint.arrived),
+            skipped: checkpoint.and_then(|checkpoint| checkpoint.skipped.clone()),
             ended,
             ended_saved: ended,
             pending: Vec::new(),
@@ -175,7 +181,18 @@ impl SplitState {
             ended: self.ended && (!self.has_log || self.log_end >= self.logged),
             from: self.from.clone(),
             newest: self.newest,
+            arrived: self.arrived,
             counts: self.counts,
+            skipped: self.skipped.clone(),
+        }
+    }
+
+    /// Notes that the records before `batch` are gone, as far as they are news.
+    fn lost(&mut self, batch: &StreamBatch) {
+        let first = batch.positions.iter().next().flatten();
+        let to = first.map_or_else(|| batch.through.clone(), |first| Position::new(first.to_vec()));
+        if self.judged < to {
+            self.skipped = Some(Skipped { after: self.judged.clone(), to, why: Why::PositionLost });
         }
     }
 
@@ -227,6 +244,12 @@ impl Lane {
         if batch.through <= state.judged {
             return Ok((0, None));
         }
+        if batch.lost {
+            state.lost(batch);
+        }
+        let stored = batch.metadata.as_ref().and_then(|metadata| metadata.column_by_name(METADATA_TIMESTAMP));
+        let stored = stored.and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+        state.arrived = stored.and_then(max).max(state.arrived);
         let mut piece = part.piece.after(&state.judged);
         let mut dead = part.dead;
         if let Some(column) = piece.rows.column_by_name(&self.view.event_time) {

@@ -10,7 +10,7 @@ use headwater_core::offline::{Append, LogId, LogRange};
 use headwater_core::{Error, Micros, Position, Result, SplitId};
 
 use super::blocking;
-use super::checkpoint::NEWEST_EVENT;
+use super::checkpoint::{NEWEST_EVENT, Skipped};
 use super::dead;
 use super::lane::{Piece, SplitState};
 use super::retry::{Pauses, retry};
@@ -32,6 +32,8 @@ pub(super) struct Due {
     pub(super) end: Position,
     pub(super) through: Position,
     pub(super) newest: Option<Micros>,
+    /// What the piece lacks.
+    pub(super) skipped: Option<Skipped>,
 }
 
 /// What became of it.
@@ -143,6 +145,7 @@ impl Sink {
                     end: state.log_end.clone(),
                     through: state.logged.clone(),
                     newest: state.newest,
+                    skipped: state.skipped.clone().filter(|skipped| skipped.to > state.log_end),
                 });
             }
         }
@@ -174,6 +177,7 @@ impl Sink {
                     end: state.dead_end.clone(),
                     through: state.judged.clone(),
                     newest: None,
+                    skipped: None,
                 });
             }
         }
@@ -208,7 +212,7 @@ async fn publish_each(project: Arc<Project>, board: Board, pauses: Pauses, due: 
 
 /// Appends a piece to a log, as much of it as is not there yet. Gives back the log's new end.
 pub(super) async fn publish(project: &Project, board: &Board, pauses: Pauses, due: Due) -> Result<(Position, u64)> {
-    let Due { split, log, pieces, mut end, through, newest, .. } = due;
+    let Due { split, log, pieces, mut end, through, newest, skipped, .. } = due;
     let joined = blocking(move || Piece::join(&pieces)).await?;
     let mut piece = joined.ok_or_else(|| Error::unexpected("nothing is to be published"))?;
     let is_view = log.view != dead::DEAD_LETTERS;
@@ -219,7 +223,8 @@ pub(super) async fn publish(project: &Project, board: &Board, pauses: Pauses, du
         // Dead letters are rows of their log already.
         let rows = if is_view { log_rows(&piece.clone().into_view_rows(&split))? } else { piece.rows.clone() };
         let range = LogRange { after: end.clone(), through: through.clone() };
-        let metadata = newest.map(|newest| (NEWEST_EVENT.to_owned(), newest.to_string())).into_iter().collect();
+        let newest = newest.map(|newest| (NEWEST_EVENT.to_owned(), newest.to_string()));
+        let metadata = newest.into_iter().chain(skipped.iter().flat_map(Skipped::metadata)).collect();
         let failed = match project.offline.append(&log, &split, rows, range, metadata).await {
             Ok(Append::Published) => {
                 end = through.clone();

@@ -248,6 +248,7 @@ fn chunk<'a>(letters: &'a [DeadLetter], split: &SplitId) -> Result<(StreamBatch,
         metadata,
         through,
         lag: None,
+        lost: false,
         positions: BinaryArray::from_iter_values(positions.iter().map(Position::as_bytes)),
     };
     Ok((batch, letters.get(positions.len()..).unwrap_or_default()))

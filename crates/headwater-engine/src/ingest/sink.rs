@@ -126,6 +126,7 @@ impl Sink {
                             end: state.log_end.clone(),
                             through: resume.clone(),
                             newest: None,
+                            skipped: None,
                         };
                         state.log_end = publish(&project, &board, pauses, due).await?.0;
                     }

@@ -92,6 +92,12 @@ pub struct SplitStatus {
     pub newest_event: Option<Micros>,
     /// The present minus the newest event time, in microseconds.
     pub freshness: Option<Micros>,
+    /// When the source stored the newest record that is dealt with, where its records say (`__timestamp`).
+    #[serde(default)]
+    pub newest_arrival: Option<Micros>,
+    /// The present minus that, in microseconds: unlike `lag` it grows while nothing can be read, and while nothing comes.
+    #[serde(default)]
+    pub age: Option<Micros>,
     /// The counts.
     #[serde(flatten)]
     pub counts: Counts,
@@ -234,6 +240,7 @@ fn job_key(status: &JobStatus) -> Bytes {
 
 fn fresh(mut split: SplitStatus, now: Micros) -> SplitStatus {
     split.freshness = split.newest_event.map(|newest| now.saturating_sub(newest));
+    split.age = split.newest_arrival.map(|newest| now.saturating_sub(newest));
     split
 }
 
@@ -255,6 +262,8 @@ fn split_status(
         watermark: checkpoint.newest.map(|newest| newest.saturating_sub(threshold.unwrap_or(0))),
         newest_event: checkpoint.newest,
         freshness: None,
+        newest_arrival: checkpoint.arrived,
+        age: None,
         counts: checkpoint.counts,
     }
 }

@@ -153,14 +153,8 @@ impl FeatureStore {
                     Err(error) => notes.push(format!("batch source `{}` cannot be read: {error}", batch.source)),
                 }
             }
-            if view.offline {
-                let mut skipped: Vec<String> = Vec::new();
-                for (split, end) in project.offline.ends(&view.log()).await? {
-                    if let Some(from) = end.metadata.get(super::reset::SKIPPED) {
-                        skipped.push(format!("split `{split}` was skipped after `{from}` by a reset"));
-                    }
-                }
-                notes.extend(skipped);
+            for (split, checkpoint) in ingest::load_checkpoints(online, name, view).await? {
+                notes.extend(checkpoint.skipped.map(|skipped| format!("split `{split}` {skipped}")));
             }
             let running = jobs.iter().filter(|job| {
                 job.state == ingest::JobState::Running

@@ -13,14 +13,11 @@ use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId, Stream
 use serde::Serialize;
 
 use super::FeatureStore;
-use crate::ingest::{Checkpoint, Counts, JobState, forget_notes, jobs, load_checkpoints};
+use crate::ingest::{Checkpoint, Counts, JobState, Skipped, Why, forget_notes, jobs, load_checkpoints};
 use crate::project::Project;
 use crate::rows::{checkpoints_table, log_rows};
 use crate::view::{View, ViewRows};
 use crate::windows::epoch::{self, SplitProgress};
-
-/// The metadata of a piece of a log that skips records: the position after which they are missing.
-pub(super) const SKIPPED: &str = "skipped_after";
 
 /// How long a source may take to say where its splits begin.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -220,9 +217,12 @@ async fn move_view(
     let mut rows = Vec::new();
     for (split, target) in targets {
         let log_end = standing.log_end(split);
+        let before = standing.checkpoints.get(split);
+        let after = before.map_or_else(|| log_end.clone(), |before| before.through.clone());
+        let skipped = Skipped { after, to: target.clone(), why: Why::Reset };
         if view.offline && log_end < *target {
             let mut metadata = standing.ends.get(split).map(|end| end.metadata.clone()).unwrap_or_default();
-            metadata.insert(SKIPPED.to_owned(), log_end.to_string());
+            metadata.extend(skipped.metadata());
             let nothing = log_rows(&ViewRows {
                 rows: RecordBatch::new_empty(view.schema()),
                 origin: Origin::Stream,
@@ -241,14 +241,15 @@ async fn move_view(
                 }
             }
         }
-        let before = standing.checkpoints.get(split);
         if before.is_none_or(|before| before.through < *target) {
             let checkpoint = Checkpoint {
                 through: target.clone(),
                 ended: false,
                 from: before.map_or_else(|| target.clone(), |before| before.from.clone()),
                 newest: before.and_then(|before| before.newest),
+                arrived: before.and_then(|before| before.arrived),
                 counts: before.map_or_else(Counts::default, |before| before.counts),
+                skipped: before.map(|_| skipped),
             };
             rows.push(checkpoint.to_row(view, split)?);
         }

@@ -203,6 +203,7 @@ impl Batch {
             metadata: None,
             through: position(through),
             lag: Some(Lag { bytes: Some(lag), ..Lag::default() }),
+            lost: false,
         }
     }
 }

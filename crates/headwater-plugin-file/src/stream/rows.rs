@@ -82,6 +82,7 @@ pub(super) fn read(task: &Task, schema: &SchemaRef) -> Result<Outcome> {
             metadata: None,
             through: position(row),
             lag: Some(lag),
+            lost: false,
         };
         if task.batches.blocking_send(batch).is_err() {
             return Ok(Outcome::Dropped);

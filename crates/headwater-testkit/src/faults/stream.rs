@@ -286,6 +286,7 @@ fn piece(batch: &StreamBatch, first: usize, length: usize) -> StreamBatch {
         metadata: batch.metadata.as_ref().map(|metadata| metadata.slice(first, length)),
         through,
         lag,
+        lost: batch.lost && first == 0,
     }
 }
 

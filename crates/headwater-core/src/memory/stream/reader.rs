@@ -183,6 +183,7 @@ impl MemoryReader {
             metadata,
             through: position_after(cursor.read),
             lag: Some(Lag { records: Some(of.end() - cursor.read), bytes: None, time: None }),
+            lost: false,
         })))
     }
 

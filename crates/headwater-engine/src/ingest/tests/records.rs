@@ -42,6 +42,7 @@ pub(in crate::ingest) fn batch(records: &[Option<Vec<u8>>]) -> StreamBatch {
         metadata: None,
         through: Position::from_u64(records.len() as u64),
         lag: None,
+        lost: false,
     }
 }
 

@@ -1,13 +1,14 @@
-//! Streams whose splits end, move between workers, or carry columns.
+//! Streams whose splits end, move between workers, lose records, or carry columns.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use headwater_core::memory::MemoryStreamSource;
 use headwater_core::stream::{Checkpoints, Progress};
-use headwater_core::{SplitId, StreamSource};
+use headwater_core::{Position, SplitId, StreamSource};
 
-use super::super::checkpoint::{self, GroupCheckpoints};
+use super::super::checkpoint::{self, GroupCheckpoints, Skipped, Why};
 use super::world::*;
 use crate::ingest::{JobHandle, Replayed, dead_letters, job, replay_dead_letters};
 use crate::view::View;
@@ -146,4 +147,38 @@ async fn a_log_that_is_switched_on_later_has_the_splits_that_have_ended_too() {
     assert_eq!(world.log().await.len(), 6);
     let checkpoints = checkpoint::load(world.online.as_ref(), "test", &world.views[0]).await.unwrap();
     assert!(checkpoints[&SplitId::from("a")].ended);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_source_has_lost_is_stepped_over_and_written_down() {
+    let mut world = World::new();
+    world.options.until_caught_up = true;
+    let fill = |ids: std::ops::Range<i64>| ids.for_each(|id| world.stream.event("a", id, id, 1.0));
+    fill(0..5);
+    world.run().await;
+    fill(5..10);
+    {
+        let mut script = world.stream.script.lock().unwrap();
+        (script.gone, script.follow) = (10, true);
+    }
+    // Nothing is left that could show how far the reader is.
+    tokio::time::timeout(Duration::from_secs(20), world.run()).await.expect("there is nothing to wait for");
+    let skipped = Skipped { after: Position::from_u64(5), to: Position::from_u64(10), why: Why::PositionLost };
+    let (view, split) = (&world.views[0], SplitId::from("a"));
+    let standing = async || {
+        let checkpoint = checkpoint::load(world.online.as_ref(), "test", view).await.unwrap().remove(&split).unwrap();
+        (checkpoint, world.offline.ends(&view.log()).await.unwrap().remove(&split).unwrap())
+    };
+    let (checkpoint, end) = standing().await;
+    assert_eq!((checkpoint.through, checkpoint.skipped.as_ref()), (skipped.to.clone(), Some(&skipped)));
+    assert_eq!(end.through, skipped.to);
+    assert!(skipped.metadata().iter().all(|(name, at)| end.metadata.get(name) == Some(at)), "{:?}", end.metadata);
+
+    fill(10..12);
+    world.run().await;
+    let (checkpoint, end) = standing().await;
+    assert_eq!(checkpoint.skipped, Some(skipped), "it stays known");
+    assert!(!end.metadata.contains_key("skipped_after"), "another piece lacks nothing: {:?}", end.metadata);
+    let read = world.log().await.iter().map(|row| row.2).collect::<Vec<_>>();
+    assert_eq!(read, [0, 1, 2, 3, 4, 10, 11]);
 }

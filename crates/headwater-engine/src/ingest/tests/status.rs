@@ -31,6 +31,11 @@ async fn every_count_of_a_split_is_told() {
     assert_eq!((split.offset, split.position.as_str()), (Some(5), "0000000000000005"));
     assert_eq!(split.lag.unwrap().records, Some(0));
     assert_eq!((split.watermark, split.newest_event, split.freshness), (Some(15), Some(20), Some(NOW - 20)));
+    // The last record came a second ago; the lag would not tell that nothing can be read since.
+    world.clock.advance(1_000_000);
+    let later = jobs(&world.project()).await.unwrap().remove(0).splits.remove(0);
+    assert_eq!((later.newest_arrival, later.age), (Some(NOW), Some(1_000_000)));
+    world.clock.set(NOW);
     let counts = split.counts;
     assert_eq!((counts.rows, counts.late, counts.stale), (3, 1, 2));
     assert_eq!((counts.dead_lettered, counts.tombstones, counts.retries), (1, 1, 0));

@@ -28,6 +28,7 @@ use headwater_core::{OfflineStore, OnlineStore, Plugin, Position, Registry, Resu
 use headwater_testkit::Random;
 use tokio::sync::Notify;
 
+use super::records;
 use crate::ingest::{IngestOptions, JobHandle, Tuning, job};
 use crate::project::Project;
 use crate::rows::{RowDecoder, values_table};
@@ -87,6 +88,8 @@ pub(super) struct Script {
     pub(super) rest_once_in: usize,
     /// Do not finish when all is read.
     pub(super) follow: bool,
+    /// So many records of each split are gone.
+    pub(super) gone: usize,
     pub(super) seed: u64,
 }
 
@@ -229,6 +232,7 @@ impl StreamSource for TestStream {
             next: BTreeMap::new(),
             said: BTreeSet::new(),
             over: BTreeSet::new(),
+            lost: BTreeSet::new(),
             assigned: false,
             batches: 0,
         }))
@@ -245,6 +249,8 @@ struct TestReader {
     said: BTreeSet<SplitId>,
     /// Splits whose end is committed.
     over: BTreeSet<SplitId>,
+    /// Splits that have lost records, of which nobody was told.
+    lost: BTreeSet<SplitId>,
     assigned: bool,
     batches: usize,
 }
@@ -269,7 +275,12 @@ impl TestReader {
             }
         }
         for AssignedSplit { split, resume } in &found {
-            self.next.insert(split.clone(), resume.to_u64().unwrap() as usize);
+            let next = resume.to_u64().unwrap() as usize;
+            let gone = self.stream.script.lock().unwrap().gone;
+            self.next.insert(split.clone(), next.max(gone));
+            if next < gone {
+                self.lost.insert(split.clone());
+            }
             self.stream.resumed.lock().unwrap().push((split.clone(), resume.clone()));
         }
         Ok(found)
@@ -311,6 +322,10 @@ impl StreamReader for TestReader {
             if rest > 0 && self.random.once_in(rest) {
                 tokio::time::sleep(Duration::from_millis(self.random.below(20) as u64)).await;
             }
+            if let Some(split) = self.lost.pop_first() {
+                let through = Position::from_u64(self.next[&split] as u64);
+                return Ok(Some(StreamEvent::Batch(StreamBatch { split, through, lost: true, ..records::batch(&[]) })));
+            }
             if let Some(split) = self.ended() {
                 return Ok(Some(StreamEvent::SplitEnded(split)));
             }
@@ -349,6 +364,7 @@ impl StreamReader for TestReader {
                         ),
                         through: Position::from_u64(to as u64),
                         lag: Some(Lag { records: Some((records.len() - to) as u64), ..Lag::default() }),
+                        lost: false,
                         split,
                     })
                 }

@@ -268,10 +268,10 @@ async fn a_reset_forward_skips_and_says_so() {
     world.append(&[(2, DAY - 8, 0.2), (1, DAY - 7, 0.3)]);
     let done = store.reset("drivers", StartPosition::Latest).await.unwrap();
     assert_eq!((done.views[0].what, done.views[0].splits), (ResetKind::Forward, 1));
-    let notes = store.status().await.unwrap().views[0].notes.join("\n");
-    assert!(notes.contains("split `0` was skipped after"), "{notes}");
     world.append(&[(3, DAY - 6, 0.4)]);
     ingest(&store).await;
+    let notes = store.status().await.unwrap().views[0].notes.join("\n");
+    assert!(notes.contains("split `0` was skipped by a reset, after `"), "{notes}");
     assert_eq!(read(&store, "stats:rate", 1).await, json!([0.1, "PRESENT"]));
     assert_eq!(read(&store, "stats:rate", 2).await, json!([null, "NOT_FOUND"]));
     assert_eq!(read(&store, "stats:rate", 3).await, json!([0.4, "PRESENT"]));

@@ -439,6 +439,7 @@ impl StreamReader for Reader {
                 metadata: self.metadata.clone().map(RecordBatch::new_empty),
                 through: Position::START,
                 lag: None,
+                lost: false,
             })));
         }
         if let Some(event) = self.queue.pop_front() {
