@@ -1,6 +1,6 @@
 //! Moving where a source is read on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use arrow::array::{BinaryArray, RecordBatch};
 use headwater_core::definitions::SourceKind;
 use headwater_core::offline::{Append, LogEnd, LogRange};
-use headwater_core::stream::{FixedCheckpoints, ReaderContext, StartPosition, StreamEvent};
+use headwater_core::stream::{FixedCheckpoints, Progress, ReaderContext, SplitInfo, StartPosition, StreamEvent};
 use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId, StreamSource};
 use serde::Serialize;
 
@@ -119,6 +119,8 @@ impl FeatureStore {
                 standing.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
             })
         });
+        // A place behind the newest record may be a time, which sorts before every record.
+        let back = back && to != StartPosition::Latest;
         let (views, standings) = if back {
             let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
             let project = self.renew(&names).await?;
@@ -165,11 +167,17 @@ async fn starts(
         })
         .await?;
     let mut starts = BTreeMap::new();
+    let mut over = BTreeSet::new();
     let ask = async {
-        while splits.iter().any(|info| info.parents.is_empty() && !starts.contains_key(&info.split)) {
+        while splits.iter().any(|info| is_awaited(info, &splits, &starts, &over)) {
             match reader.next().await? {
                 Some(StreamEvent::Assigned(assigned)) => {
                     starts.extend(assigned.into_iter().map(|split| (split.split, split.resume)));
+                }
+                // Nothing of it is to be read: its children begin now.
+                Some(StreamEvent::SplitEnded(split)) => {
+                    reader.commit(&[(split.clone(), Progress::End)]).await?;
+                    over.insert(split);
                 }
                 Some(_) => {}
                 None => break,
@@ -188,6 +196,17 @@ async fn starts(
             format!("source `{name}` did not say within {} s where its splits begin", PATIENCE.as_secs()),
         )),
     }
+}
+
+/// Whether a split's beginning will be told without its parents being read: they are gone, or over.
+fn is_awaited(
+    info: &SplitInfo,
+    splits: &[SplitInfo],
+    starts: &BTreeMap<SplitId, Position>,
+    over: &BTreeSet<SplitId>,
+) -> bool {
+    let is_open = |parent: &SplitId| splits.iter().any(|info| info.split == *parent) && !over.contains(parent);
+    !starts.contains_key(&info.split) && !info.parents.iter().any(is_open)
 }
 
 /// Says that the windows of a view have everything up to `targets`: nothing more comes of what was skipped.
@@ -262,4 +281,30 @@ async fn move_view(
         project.online.put(&checkpoints_table(&project.definitions.project), rows).await?;
     }
     Ok(moved)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_is_awaited_where_its_parents_are_gone_or_over() {
+        let split = |name: &str, parents: &[&str]| SplitInfo {
+            split: SplitId::from(name),
+            parents: parents.iter().map(|parent| SplitId::from(*parent)).collect(),
+            end: None,
+            closed: false,
+        };
+        let splits = [split("a", &["gone"]), split("b", &["a"]), split("c", &["a", "gone"])];
+        let awaited = |starts: &[&str], over: &[&str]| {
+            let starts = starts.iter().map(|name| (SplitId::from(*name), Position::START)).collect();
+            let over = over.iter().map(|name| SplitId::from(*name)).collect();
+            let awaited = splits.iter().filter(|info| is_awaited(info, &splits, &starts, &over));
+            awaited.map(|info| info.split.to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!(awaited(&[], &[]), ["a"]);
+        assert!(awaited(&["a"], &[]).is_empty(), "what is left of `a` is read before its children");
+        assert_eq!(awaited(&["a"], &["a"]), ["b", "c"]);
+        assert_eq!(awaited(&["a", "b"], &["a"]), ["c"]);
+    }
 }
