@@ -23,6 +23,8 @@ use crate::project::Driver;
 
 /// Calls that Kinesis takes of a shard each second.
 const PACE: Duration = Duration::from_millis(200);
+/// What it gives of a shard.
+const BYTES_PER_SECOND: f64 = 2e6;
 
 /// Serves the emulator until the input ends.
 pub(crate) async fn serve() {
@@ -125,7 +127,7 @@ impl Kinesis {
         arrivals
     }
 
-    /// A bare loop over all records of the stream, of all shards at once, five calls a second each.
+    /// A bare loop over all records of the stream, of all shards at once, with five calls and 2 MB a second each.
     pub(crate) async fn consume(&self, total: usize) -> (Vec<u8>, Cost) {
         let listed = self.client.list_shards().stream_name(&self.stream).send().await.unwrap();
         let stretch = Stretch::begin();
@@ -160,15 +162,19 @@ async fn consume_shard(
     let iterator = iterator.shard_iterator_type(ShardIteratorType::TrimHorizon).send().await.unwrap();
     let (mut iterator, mut values) = (iterator.shard_iterator, Vec::new());
     while read.load(std::sync::atomic::Ordering::Relaxed) < total {
-        let next = Instant::now() + PACE;
+        let begun = Instant::now();
         let answer = client.get_records().set_shard_iterator(iterator).limit(10_000).send().await.unwrap();
+        let mut bytes = 0;
         for record in answer.records() {
+            bytes += record.data().as_ref().len() + record.partition_key().unwrap_or_default().len();
             values.extend_from_slice(record.data().as_ref());
             values.push(b'\n');
         }
         read.fetch_add(answer.records().len(), std::sync::atomic::Ordering::Relaxed);
         iterator = answer.next_shard_iterator;
-        tokio::time::sleep_until(next).await;
+        // The emulator gives as much as it is asked for; Kinesis gives 2 MB a second of a shard.
+        let paid = Duration::from_secs_f64(bytes as f64 / BYTES_PER_SECOND);
+        tokio::time::sleep_until(begun + paid.max(PACE)).await;
     }
     values
 }
