@@ -13,6 +13,7 @@ use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer, ProducerContext};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
 use xtask::services::Kafka;
 
@@ -80,6 +81,14 @@ impl Cluster {
         producer.begin_transaction().unwrap();
         self.runtime.block_on(producer.send(record, PATIENCE)).map_err(|(error, _)| error).unwrap();
         producer.abort_transaction(PATIENCE).unwrap();
+    }
+
+    /// Removes the records of partition 0 before an offset, as retention does.
+    pub(crate) fn delete_before(&self, topic: &str, offset: i64) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
+        let deleted = self.runtime.block_on(self.admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
+        deleted.elements().iter().for_each(|one| one.error().unwrap());
     }
 
     /// Adds partitions.

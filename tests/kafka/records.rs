@@ -27,6 +27,7 @@ sources:
     bootstrap_servers: {servers}
     topic: {topic}
     tombstones: delete
+    on_position_lost: earliest
     timestamp_field: event_timestamp
     batch_source: history
     record_format: {{ type: json, schema: "driver_id bigint, event_timestamp timestamp" }}
@@ -115,4 +116,28 @@ pub(crate) fn what_holds_nothing_is_caught_up_with(cluster: &mut Cluster) {
     project.ok(&["ingest", "--until-caught-up"]);
     let (values, _) = features(&project);
     assert_eq!(values[2], json!([2, null, null]), "it stands behind a record and a marker");
+}
+
+pub(crate) fn what_was_not_kept_is_caught_up_with_and_told(cluster: &mut Cluster) {
+    let topic = cluster.topic(1);
+    let project = project(cluster, &topic);
+    let put = |driver| {
+        let value = event(driver);
+        cluster.put(FutureRecord::<str, String>::to(&topic).payload(&value).timestamp(STORED));
+    };
+    put(1);
+    project.ok(&["ingest", "--until-caught-up"]);
+    put(2);
+    put(2);
+    cluster.delete_before(&topic, 3);
+    // Nothing is left that could show how far the job is.
+    project.ok(&["ingest", "--until-caught-up"]);
+    put(3);
+    project.ok(&["ingest", "--until-caught-up"]);
+    let (values, _) = features(&project);
+    assert_eq!(values[2], json!([0, null, 3]));
+    let output = project.run(&["status", "--output", "json"]);
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    let lost = "has lost records that its source did not keep, after `0000000000000000` to `0000000000000002`";
+    assert!(told.contains(lost), "{told}");
 }

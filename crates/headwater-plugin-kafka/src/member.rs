@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use headwater_core::SplitId;
-use headwater_core::stream::{AssignedSplit, Lag, ReaderContext};
+use headwater_core::stream::{AssignedSplit, Lag, ReaderContext, StreamBatch};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -176,8 +176,8 @@ impl Member {
     /// These partitions are read from now on: tells the reader, before their first record comes.
     pub(crate) fn begin(&self, found: Vec<Found>) {
         let mut state = self.state();
-        let mut assigned = Vec::with_capacity(found.len());
-        for Found { taken, position, anchor } in found {
+        let (mut assigned, mut lost) = (Vec::with_capacity(found.len()), Vec::new());
+        for Found { taken, position, lost: has_lost, anchor } in found {
             let (Some(one), Some(next)) = (state.partitions.get_mut(&taken.partition), next_offset(&position)) else {
                 continue;
             };
@@ -186,11 +186,18 @@ impl Member {
             one.at_end = false;
             one.end = None;
             one.anchor = anchor;
-            assigned.push(AssignedSplit { split: split(taken.partition), resume: position });
+            let split = split(taken.partition);
+            if has_lost {
+                let nothing = BatchBuilder::empty(split.clone(), position.clone(), None);
+                lost.push(StreamBatch { lost: true, ..nothing });
+            }
+            assigned.push(AssignedSplit { split, resume: position });
         }
         if !assigned.is_empty() {
             self.queue.assigned(assigned);
         }
+        // There may be no record that could say so.
+        lost.into_iter().for_each(|batch| self.queue.batch(batch));
     }
 
     /// Adds a record; gives its size, nothing where it is somebody else's or was read before.

@@ -39,6 +39,8 @@ const UNKNOWN_TOPIC: Duration = Duration::from_secs(30);
 pub(crate) struct Found {
     pub(crate) taken: Taken,
     pub(crate) position: Position,
+    /// Records before it are gone that were not read.
+    pub(crate) lost: bool,
     /// A record that was committed before, where it is still there.
     pub(crate) anchor: Option<Mark>,
 }
@@ -115,7 +117,7 @@ async fn attempt(member: &Arc<Member>, open: &[Taken]) -> Result<(Vec<Found>, Op
             None => match first.as_ref().and_then(|first| first.offsets.get(&number)) {
                 Some(offset) => before(*offset),
                 None => {
-                    found.push(Found { taken: *taken, position: before(low), anchor: None });
+                    found.push(Found { taken: *taken, position: before(low), lost: false, anchor: None });
                     continue;
                 }
             },
@@ -126,7 +128,8 @@ async fn attempt(member: &Arc<Member>, open: &[Taken]) -> Result<(Vec<Found>, Op
                 let mark = note.map(|note| Mark::from_note(&note)).transpose()?;
                 marks.extend(mark.map(|mark| (number, mark)));
                 resumed.insert(number, (low, high));
-                found.push(Found { taken: *taken, position, anchor: mark.filter(|mark| mark.offset >= low) });
+                let (lost, anchor) = (position != checkpoint, mark.filter(|mark| mark.offset >= low));
+                found.push(Found { taken: *taken, position, lost, anchor });
             }
             Err(error) => fail(error),
         }

@@ -1,5 +1,6 @@
 //! Where partitions are read on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,7 +65,14 @@ pub(crate) async fn what_retention_has_removed_stops_the_job_or_is_skipped(broke
     let mut reader = broker.reader(&topic, earliest.clone(), &Setup::with(resumed(&memory, 2))).await?;
     reader.until(|reader| reader.records.len() == 4).await?;
     ensure!(reader.assigned.get(&split(0)) == Some(&Position::from_u64(5)), "{:?}", reader.assigned);
+    ensure!(reader.lost == BTreeMap::from([(split(0), Position::from_u64(5))]), "{:?}", reader.lost);
     ensure!(reader.values(0) == ["record 6", "record 7", "record 8", "record 9"], "{:?}", reader.values(0));
+    reader.close().await?;
+    // Where nothing is left, no record would show that there is nothing to wait for.
+    broker.delete_before(&topic, 10).await?;
+    let mut reader = broker.reader(&topic, earliest.clone(), &Setup::with(resumed(&memory, 2))).await?;
+    reader.until(|reader| reader.through.contains_key(&split(0))).await?;
+    ensure!(reader.lost == BTreeMap::from([(split(0), Position::from_u64(9))]), "{:?}", reader.lost);
     reader.close().await?;
     // A checkpoint behind the end is no matter of retention.
     let mut reader = broker.reader(&topic, earliest, &Setup::with(resumed(&memory, 20))).await?;

@@ -136,6 +136,7 @@ impl Broker {
             assigned: BTreeMap::new(),
             records: Vec::new(),
             through: BTreeMap::new(),
+            lost: BTreeMap::new(),
             revoked: Vec::new(),
         })
     }
@@ -198,6 +199,8 @@ pub(crate) struct Reader {
     pub(crate) assigned: BTreeMap<SplitId, Position>,
     pub(crate) records: Vec<(SplitId, Option<Vec<u8>>, RecordBatch)>,
     pub(crate) through: BTreeMap<SplitId, Position>,
+    /// What has lost records, and up to where.
+    pub(crate) lost: BTreeMap<SplitId, Position>,
     /// The splits that went, and whether they were lost by then.
     pub(crate) revoked: Vec<(SplitId, bool)>,
 }
@@ -228,6 +231,9 @@ impl Reader {
                 for row in 0..values.len() {
                     let value = values.is_valid(row).then(|| values.value(row).to_vec());
                     self.records.push((batch.split.clone(), value, metadata.slice(row, 1)));
+                }
+                if batch.lost {
+                    self.lost.insert(batch.split.clone(), batch.through.clone());
                 }
                 self.through.insert(batch.split, batch.through);
             }
