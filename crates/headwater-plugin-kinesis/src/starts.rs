@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::client::{Listed, Stream, micros};
 use crate::cursor::Begin;
+use crate::delivery::MOST_RECORDS;
 use crate::pace::{Answer, Pace, patiently};
 use crate::position::{Place, Sequence, Within};
 
@@ -113,8 +114,10 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
         }
         let bytes = answer.records.iter().map(|record| record.data().as_ref().len()).sum();
         pace.answered(Instant::now(), bytes, Answer::Behind);
+        // Records may come faster than they are asked for: not to be behind is enough, also with an answer that holds some.
+        let is_behind = answer.millis_behind_latest != Some(0) || answer.records.len() >= MOST_RECORDS;
         match answer.next_shard_iterator {
-            Some(next) if !answer.records.is_empty() || answer.millis_behind_latest != Some(0) => iterator = next,
+            Some(next) if is_behind => iterator = next,
             _ => return Ok(place),
         }
     }

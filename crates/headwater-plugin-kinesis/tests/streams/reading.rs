@@ -1,6 +1,7 @@
 //! How records are fetched from a shard: how many wait, where reading goes on, and when it has come to the end.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use axum::body::Body;
@@ -192,6 +193,36 @@ async fn the_newest_records_of_many_shards_are_found_amid_faults() {
     job.read(&mut *reader, 40, usize::MAX).await.unwrap();
     assert!(job.by_key().values().all(|numbers| *numbers == [1]), "{:?}", job.by_key());
     assert_eq!(job.by_key().len(), 40);
+}
+
+#[tokio::test]
+async fn a_start_at_the_latest_comes_about_while_records_keep_coming() {
+    // Before each answer with records another one arrives.
+    let busy: Arc<OnceLock<Stream>> = Arc::default();
+    let shared = Arc::clone(&busy);
+    let arrived = AtomicUsize::new(0);
+    let server = Server::start(options(), move |app| {
+        before(app, move |call, next| {
+            let busy = Arc::clone(&shared);
+            let number = (call.operation == "GetRecords").then(|| arrived.fetch_add(1, Ordering::Relaxed));
+            Box::pin(async move {
+                if let (Some(number), Some(stream)) = (number, busy.get()) {
+                    let record = ("key-0".to_owned(), format!("key-0:{number}").into_bytes());
+                    stream.put_keyed(vec![record]).await.unwrap();
+                }
+                call.pass(next).await
+            })
+        })
+    });
+    let stream = server.create(1).await.unwrap();
+    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
+    job.start = StartPosition::Latest;
+    assert!(busy.set(stream).is_ok());
+    let subscribed = tokio::time::timeout(Duration::from_secs(20), job.subscribe()).await;
+    let mut reader = subscribed.expect("the newest record is found").unwrap();
+    job.read(&mut *reader, 3, usize::MAX).await.unwrap();
+    // The first one was the newest.
+    assert!(job.by_key()["key-0"].iter().copied().eq(1..=job.processed.len()), "{:?}", job.processed);
 }
 
 /// When subscriptions were asked for and answered, and where they were to begin.
