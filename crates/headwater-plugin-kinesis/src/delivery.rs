@@ -109,7 +109,8 @@ impl Delivery {
         self.told_end &= records.is_empty();
         for (index, mut one) in ready.into_iter().enumerate() {
             one.batch.lag = behind.map(|behind| {
-                let inside = newest.zip(one.arrival).map_or(0, |(newest, arrival)| (newest - arrival).max(0));
+                let inside =
+                    newest.zip(one.arrival).map_or(0, |(newest, arrival)| newest.saturating_sub(arrival).max(0));
                 let behind = Duration::from_millis(u64::try_from(behind).unwrap_or(0));
                 let time = behind + Duration::from_micros(u64::try_from(inside).unwrap_or(0));
                 let more = index < last || full;
@@ -127,5 +128,63 @@ impl Delivery {
     /// As [`Delivery::hand_over`].
     pub(crate) fn ended(&mut self) -> Result<()> {
         self.cursor.at_end(self.now())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_sdk_kinesis::Client;
+    use aws_sdk_kinesis::config::{BehaviorVersion, Region};
+    use aws_sdk_kinesis::primitives::{Blob, DateTime};
+    use headwater_core::stream::{FixedCheckpoints, OnPositionLost, ReaderContext, StartPosition, StreamEvent};
+    use headwater_core::time::ManualClock;
+
+    use super::*;
+    use crate::client::{Facts, Stream};
+    use crate::position::Place;
+
+    const DAY: Micros = 86_400_000_000;
+    const SHARD: &str = "shardId-000000000000";
+
+    /// A delivery that asks nothing of any server.
+    fn delivery(buffer_bytes: usize) -> Delivery {
+        let config = aws_sdk_kinesis::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::from_static("us-east-1"))
+            .build();
+        let stream = Stream { client: Client::from_conf(config), name: None, arn: None };
+        let facts = Facts { arn: String::new(), created: 0, retention: DAY, active: true };
+        let context = ReaderContext {
+            group: "tests.delivery".into(),
+            start: StartPosition::Earliest,
+            checkpoints: Arc::new(FixedCheckpoints::default()),
+            buffer_bytes,
+            batch_records: 1,
+            refresh: Duration::from_secs(10),
+            clock: Arc::new(ManualClock::new(DAY)),
+        };
+        let shared = Shared::new(stream, facts, None, OnPositionLost::Fail, context);
+        let cursor = Cursor::new(SHARD, Place::Start, DAY, OnPositionLost::Fail);
+        Delivery::new(SHARD.into(), cursor, Arc::new(shared))
+    }
+
+    fn record(sequence: u64, arrived: DateTime, data: &[u8]) -> Record {
+        let record = Record::builder().sequence_number(sequence.to_string()).partition_key("key");
+        record.approximate_arrival_timestamp(arrived).data(Blob::new(data)).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn arrival_times_that_make_no_sense_are_no_trouble() {
+        let mut delivery = delivery(1 << 20);
+        let mut room = delivery.space().await;
+        // As long ago as can be said, and later than can be said.
+        let records = [
+            record(1, DateTime::from_secs(i64::MIN / 1_000_000), b"first"),
+            record(2, DateTime::from_secs(i64::MAX), b"last"),
+        ];
+        delivery.hand_over(&mut room, &records, Some(0), false).unwrap();
+        let Ok(StreamEvent::Batch(first)) = delivery.shared().queue.next().await else { panic!("no batch") };
+        let lag = first.lag.and_then(|lag| lag.time);
+        assert_eq!(lag, Some(Duration::from_micros(i64::MAX.unsigned_abs())), "between the two");
     }
 }
