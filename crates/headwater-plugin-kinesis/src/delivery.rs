@@ -10,6 +10,7 @@ use headwater_core::{Error, Micros, Result};
 use crate::batch::BatchBuilder;
 use crate::coordinator::Shared;
 use crate::cursor::{Begin, Cursor};
+use crate::pace::size;
 use crate::queue::Room;
 
 /// A shard's end is noted this often while nothing comes, so that after a restart its silence loses no position.
@@ -18,6 +19,8 @@ const MARK: Micros = 3_600_000_000;
 const ANSWER: usize = 2_000_000;
 /// What a record may weigh as long as none has been seen.
 const UNSEEN: usize = 1 << 20;
+/// What a record takes in memory beside its data and its key.
+const OVERHEAD: usize = 256;
 /// Kinesis gives no more records at once.
 pub(crate) const MOST_RECORDS: usize = 10_000;
 
@@ -75,7 +78,7 @@ impl Delivery {
     }
 
     /// Hands records over; `behind` is how far they are behind the newest one, in milliseconds, and `full` says that
-    /// others may follow all the same. Gives the bytes that came.
+    /// others may follow all the same. Gives the bytes that came, as the shard counts them.
     ///
     /// # Errors
     /// `PositionLost` where the position is gone and the source is told to fail then.
@@ -88,8 +91,9 @@ impl Delivery {
     ) -> Result<usize> {
         let now = self.now();
         let context = &self.shared.context;
-        let bytes = records.iter().map(|record| record.data().as_ref().len() + 256).sum::<usize>();
-        if let Some(weight) = bytes.checked_div(records.len()) {
+        let bytes = records.iter().map(size).sum::<usize>();
+        let held = bytes.saturating_add(records.len().saturating_mul(OVERHEAD));
+        if let Some(weight) = held.checked_div(records.len()) {
             // Quick to grow, slow to shrink.
             self.weight = if self.weight == UNSEEN { weight } else { weight.max((self.weight * 3 + weight) / 4) };
         }
@@ -171,6 +175,15 @@ mod tests {
     fn record(sequence: u64, arrived: DateTime, data: &[u8]) -> Record {
         let record = Record::builder().sequence_number(sequence.to_string()).partition_key("key");
         record.approximate_arrival_timestamp(arrived).data(Blob::new(data)).build().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_shard_is_charged_for_data_and_keys_alone() {
+        let mut delivery = delivery(1 << 20);
+        let mut room = delivery.space().await;
+        let records = [1, 2, 3].map(|sequence| record(sequence, DateTime::from_secs(1), b"data"));
+        let bytes = delivery.hand_over(&mut room, &records, Some(0), false).unwrap();
+        assert_eq!(bytes, 3 * ("data".len() + "key".len()));
     }
 
     #[tokio::test]

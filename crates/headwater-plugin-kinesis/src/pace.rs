@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use aws_sdk_kinesis::types::Record;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use headwater_core::{Error, Result};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -25,6 +26,11 @@ pub(crate) const LONGEST: Duration = Duration::from_secs(10);
 
 /// How often a call is made again that stands alone.
 const PATIENCE: usize = 5;
+
+/// What a record counts for in the limits of a shard: its data and its key.
+pub(crate) fn size(record: &Record) -> usize {
+    record.data().as_ref().len() + record.partition_key().map_or(0, str::len)
+}
 
 /// Keeps the calls for one shard inside its limits.
 #[derive(Debug)]

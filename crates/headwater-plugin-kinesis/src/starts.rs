@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::client::{Listed, Stream, micros};
 use crate::cursor::Begin;
 use crate::delivery::MOST_RECORDS;
-use crate::pace::{Answer, Pace, patiently};
+use crate::pace::{Answer, Pace, patiently, size};
 use crate::position::{Place, Sequence, Within};
 
 /// The name of the note.
@@ -112,7 +112,7 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
                 place = Place::Record(sequence, Within::Whole { seen: None });
             }
         }
-        let bytes = answer.records.iter().map(|record| record.data().as_ref().len()).sum();
+        let bytes = answer.records.iter().map(size).sum();
         pace.answered(Instant::now(), bytes, Answer::Behind);
         // Records may come faster than they are asked for: not to be behind is enough, also with an answer that holds some.
         let is_behind = answer.millis_behind_latest != Some(0) || answer.records.len() >= MOST_RECORDS;
