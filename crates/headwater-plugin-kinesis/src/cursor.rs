@@ -229,4 +229,4 @@ impl Gathering {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -92,11 +92,6 @@ impl Delivery {
         let now = self.now();
         let context = &self.shared.context;
         let bytes = records.iter().map(size).sum::<usize>();
-        let held = bytes.saturating_add(records.len().saturating_mul(OVERHEAD));
-        if let Some(weight) = held.checked_div(records.len()) {
-            // Quick to grow, slow to shrink.
-            self.weight = if self.weight == UNSEEN { weight } else { weight.max((self.weight * 3 + weight) / 4) };
-        }
         if records.is_empty() && behind == Some(0) {
             self.cursor.at_end(now)?;
             if !self.told_end || now.saturating_sub(self.marked) >= MARK {
@@ -108,6 +103,13 @@ impl Delivery {
             return Ok(0);
         }
         let ready = self.cursor.take(records, now, context.batch_records, context.buffer_bytes)?;
+        // An aggregate becomes many rows, and a record that was done before none.
+        let rows = ready.iter().map(|ready| ready.bytes).sum::<usize>();
+        let held = rows.max(bytes.saturating_add(records.len().saturating_mul(OVERHEAD)));
+        if let Some(weight) = held.checked_div(records.len()) {
+            // Quick to grow, slow to shrink.
+            self.weight = if self.weight == UNSEEN { weight } else { weight.max((self.weight * 3 + weight) / 4) };
+        }
         let newest = ready.last().and_then(|last| last.arrival);
         let last = ready.len().saturating_sub(1);
         self.told_end &= records.is_empty();
@@ -145,6 +147,7 @@ mod tests {
 
     use super::*;
     use crate::client::{Facts, Stream};
+    use crate::cursor::tests::aggregates;
     use crate::position::Place;
 
     const DAY: Micros = 86_400_000_000;
@@ -168,8 +171,11 @@ mod tests {
             clock: Arc::new(ManualClock::new(DAY)),
         };
         let shared = Shared::new(stream, facts, None, OnPositionLost::Fail, context);
-        let cursor = Cursor::new(SHARD, Place::Start, DAY, OnPositionLost::Fail);
-        Delivery::new(SHARD.into(), cursor, Arc::new(shared))
+        Delivery::new(SHARD.into(), cursor(), Arc::new(shared))
+    }
+
+    fn cursor() -> Cursor {
+        Cursor::new(SHARD, Place::Start, DAY, OnPositionLost::Fail)
     }
 
     fn record(sequence: u64, arrived: DateTime, data: &[u8]) -> Record {
@@ -184,6 +190,20 @@ mod tests {
         let records = [1, 2, 3].map(|sequence| record(sequence, DateTime::from_secs(1), b"data"));
         let bytes = delivery.hand_over(&mut room, &records, Some(0), false).unwrap();
         assert_eq!(bytes, 3 * ("data".len() + "key".len()));
+    }
+
+    #[tokio::test]
+    async fn aggregates_are_asked_for_by_what_they_become() {
+        let mut delivery = delivery(4 << 20);
+        let records = (1..).zip(aggregates()).map(|(sequence, data)| record(sequence, DateTime::from_secs(1), &data));
+        let records = records.collect::<Vec<_>>();
+        let rows = cursor().take(&records, DAY, 1, 4 << 20).unwrap();
+        let each = rows.iter().map(|row| row.bytes).sum::<usize>() / records.len();
+        let mut room = delivery.space().await;
+        delivery.hand_over(&mut room, &records, Some(0), false).unwrap();
+        let (_, most) = delivery.room().await;
+        // What is asked for at once gets a quarter of the buffer.
+        assert!(most <= (1 << 20) / each, "{most} records of {each} bytes");
     }
 
     #[tokio::test]

@@ -36,7 +36,7 @@ fn values(ready: &[Ready]) -> Vec<Vec<String>> {
 }
 
 /// The aggregates that another library made, each with sixty records or fewer between them.
-fn aggregates() -> Vec<Vec<u8>> {
+pub(crate) fn aggregates() -> Vec<Vec<u8>> {
     let lines = include_str!("../../tests/kpl.txt").lines().filter_map(|line| line.split_once(' '));
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     lines.map(|(_, hex)| hex.as_bytes().chunks(2).map(byte).collect()).collect()
