@@ -142,7 +142,7 @@ impl Coordinator {
         let mut look = false;
         loop {
             match self.step(look).await {
-                Ok(()) => trouble.over(),
+                Ok(()) => trouble.over(&self.shared.queue),
                 Err(error) => {
                     trouble.wait("all", error, &self.shared.queue).await?;
                     look = true;

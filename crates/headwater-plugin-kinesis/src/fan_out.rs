@@ -163,7 +163,7 @@ impl Session {
                     return Ok(Ended::Session);
                 }
             };
-            trouble.over();
+            trouble.over(&delivery.shared().queue);
             let full = event.records.len() >= MOST_RECORDS;
             delivery.hand_over(&mut room, &event.records, Some(event.millis_behind_latest), full)?;
             let children = event.child_shards.unwrap_or_default();

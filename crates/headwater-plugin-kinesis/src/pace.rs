@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::types::Record;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use headwater_core::stream::StreamEvent;
 use headwater_core::{Error, Result};
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -118,8 +119,13 @@ impl Trouble {
         Self { pauses: pauses(), failures: 0 }
     }
 
-    /// The last call went well.
-    pub(crate) fn over(&mut self) {
+    /// The last call went well. Where the engine was told of a fault it is told that this has passed: a shard to which
+    /// nothing is added would seem to ail for ever.
+    pub(crate) fn over(&mut self, queue: &Queue) {
+        if self.failures >= Self::REPORTED {
+            // An event that changes nothing.
+            queue.event(StreamEvent::Assigned(Vec::new()));
+        }
         if self.failures > 0 {
             *self = Self::new();
         }
@@ -221,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn faults_are_reported_when_they_last() {
+    async fn faults_are_reported_when_they_last_and_when_they_have_passed() {
         let queue = Queue::new(1);
         let mut trouble = Trouble::new();
         let fault = || Error::new(ErrorKind::Throttled, "slow down");
@@ -236,9 +242,12 @@ mod tests {
         assert_eq!(queue.repeated(), u64::from(Trouble::REPORTED) - 1);
         trouble.note("s", fault(), &queue).unwrap();
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::Throttled);
-        trouble.over();
+        trouble.over(&queue);
+        let passed = queue.next().now_or_never();
+        assert!(matches!(&passed, Some(Ok(StreamEvent::Assigned(none))) if none.is_empty()), "{passed:?}");
         trouble.note("s", fault(), &queue).unwrap();
-        assert!(queue.next().now_or_never().is_none());
+        trouble.over(&queue);
+        assert!(queue.next().now_or_never().is_none(), "the engine knew of no fault");
         let lasting = trouble.wait("s", Error::new(ErrorKind::PermissionDenied, "no"), &queue).await;
         assert_eq!(lasting.unwrap_err().kind(), ErrorKind::PermissionDenied);
     }

@@ -66,7 +66,7 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
                 continue;
             }
         };
-        trouble.over();
+        trouble.over(&delivery.shared().queue);
         let records = answer.records;
         let full = records.len() >= limit;
         let bytes = delivery.hand_over(&mut room, &records, answer.millis_behind_latest, full)?;
