@@ -116,9 +116,16 @@ impl Session {
         let at = self.starting_position(delivery).await?;
         let of_time = at.timestamp().is_some();
         let request = delivery.shared().stream.client.subscribe_to_shard().consumer_arn(&self.fan_out.arn);
-        let mut stream = match request.shard_id(delivery.shard()).starting_position(at).send().await {
-            Ok(answer) => answer.event_stream,
-            Err(error) => {
+        let request = request.shard_id(delivery.shard()).starting_position(at);
+        // The first event is awaited in here, outside the time-outs of the client.
+        let mut stream = match timeout(SILENCE, request.send()).await {
+            Ok(Ok(answer)) => answer.event_stream,
+            Err(_) => {
+                let message =
+                    format!("the subscription to the shard `{}` has said nothing for {SILENCE:?}", delivery.shard());
+                return Err(Error::new(ErrorKind::Unavailable, message).with_plugin("kinesis"));
+            }
+            Ok(Err(error)) => {
                 let refused = code(&error) == Some(INVALID_ARGUMENT);
                 let error = kinesis(error, format_args!("subscribe to the shard `{}`", delivery.shard()));
                 return Err(match (refused, self.continuation.take(), of_time) {

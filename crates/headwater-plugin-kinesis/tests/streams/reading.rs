@@ -287,10 +287,8 @@ async fn a_subscription_that_ends_is_continued_where_it_ended_and_not_too_soon()
     assert!(asked.duration_since(*answered) >= Duration::from_secs(5), "{subscriptions:?}");
 }
 
-#[tokio::test]
-async fn a_subscription_that_has_gone_silent_is_given_up() {
-    // What begins an answer, and the first event.
-    let (server, subscriptions) = noting(300_000, Some(2));
+async fn gives_up_a_silent_subscription(pieces: usize) {
+    let (server, subscriptions) = noting(300_000, Some(pieces));
     let stream = server.create(1).await.unwrap();
     let mut load = Load { keys: 1, sent: 0 };
     load.send(&stream, 3).await.unwrap();
@@ -301,4 +299,10 @@ async fn a_subscription_that_has_gone_silent_is_given_up() {
     job.read(&mut *reader, 6, usize::MAX).await.unwrap();
     assert_eq!(job.by_key(), load.expected());
     assert_eq!(subscriptions.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_subscription_that_is_or_has_gone_silent_is_given_up() {
+    // Nothing at all, and what begins an answer with the first event. At once: most of the time is waited.
+    futures::join!(gives_up_a_silent_subscription(0), gives_up_a_silent_subscription(2));
 }
