@@ -21,8 +21,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const CONTINUED: Duration = Duration::from_secs(3600);
 /// How long a consumer may take to become active.
 const ACTIVATION: Duration = Duration::from_secs(120);
-/// After so many events in a row that have no records, of a closed shard that is read up to now, the event with the
-/// children is not waited for any longer: some servers never send it.
+/// After so many events that have no records, of a closed shard that is read up to now, the event with the children is not
+/// waited for any longer: some servers never send it.
 const UNTOLD: usize = 2;
 
 /// The group as a consumer that the stream knows.
@@ -89,7 +89,7 @@ enum Ended {
 /// What waiting does not help against. Everything else is tried again without end.
 pub(crate) async fn read(mut delivery: Delivery, fan_out: FanOut) -> Result<()> {
     let mut trouble = Trouble::new();
-    let mut session = Session { fan_out, continuation: None, not_before: Instant::now() };
+    let mut session = Session { fan_out, continuation: None, not_before: Instant::now(), untold: 0 };
     loop {
         match session.run(&mut delivery, &mut trouble).await {
             Ok(Ended::Session) => {}
@@ -106,6 +106,9 @@ struct Session {
     /// Where the last subscription got to, and when.
     continuation: Option<(String, Instant)>,
     not_before: Instant,
+    /// How many events have said that nothing is left of a closed shard and not where it ends, over all subscriptions:
+    /// some servers end one after a single such event, and begin the next one with records that were read.
+    untold: usize,
 }
 
 impl Session {
@@ -146,7 +149,6 @@ impl Session {
         };
         self.not_before = Instant::now() + BETWEEN;
         let mut over = false;
-        let mut untold = 0;
         loop {
             let mut room = delivery.space().await;
             let event = match timeout(SILENCE, stream.recv()).await {
@@ -183,8 +185,10 @@ impl Session {
             }
             self.continuation = Some((event.continuation_sequence_number, Instant::now()));
             let quiet = event.records.is_empty() && children.is_empty() && event.millis_behind_latest == 0;
-            untold = if quiet && delivery.shared().is_closed(delivery.shard()) { untold + 1 } else { 0 };
-            if untold >= UNTOLD {
+            if quiet && delivery.shared().is_closed(delivery.shard()) {
+                self.untold += 1;
+            }
+            if self.untold >= UNTOLD {
                 return Ok(Ended::Untold);
             }
         }

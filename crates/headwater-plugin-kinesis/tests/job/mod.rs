@@ -19,7 +19,7 @@ use headwater_core::time::SystemClock;
 use headwater_core::{Result, SplitId};
 use headwater_testkit::stream::stream_context;
 
-use crate::server::Stream;
+use crate::server::{Stream, shard_id};
 
 /// How long a reader may say nothing while something is to come.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -121,6 +121,11 @@ impl Job {
             self.take(reader, event).await?;
         }
         Ok(())
+    }
+
+    /// The checkpoint of a shard.
+    pub(crate) fn progress(&self, shard: usize) -> Option<Progress> {
+        self.ledger.splits.lock().unwrap().get(&SplitId::from(shard_id(shard).as_str())).cloned()
     }
 
     /// Takes all that the reader holds ready, and gives how many bytes of values that was. On a runtime of one thread

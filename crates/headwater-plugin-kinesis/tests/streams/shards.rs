@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use axum::response::Response;
-use headwater_core::stream::StartPosition;
+use headwater_core::stream::{Progress, StartPosition};
 use serde_json::{Value, json};
 
 use crate::job::{Job, Load, open_context};
@@ -150,6 +150,27 @@ async fn a_shard_that_comes_while_the_job_runs_is_found_without_being_named() {
     load.send(&stream, 1).await.unwrap();
     // The emulator does not name children to who polls.
     job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+    assert_eq!(job.by_key(), load.expected());
+}
+
+#[tokio::test]
+async fn the_end_of_a_shard_without_children_is_found_by_subscriptions_too() {
+    let server = Server::plain();
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 3, sent: 0 };
+    load.send(&stream, 2).await.unwrap();
+    let mut job = Job::new(stream.open("fan_out", &open_context()).unwrap());
+    let mut reader = job.subscribe().await.unwrap();
+    job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+    // The emulator does not say whose children these shards are, and ends a subscription to their parent each time that
+    // it has said that nothing is left.
+    stream.resize(2).await.unwrap();
+    let ended = async {
+        while job.progress(0) != Some(Progress::End) {
+            job.read(&mut *reader, usize::MAX, 1).await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), ended).await.expect("the end is found");
     assert_eq!(job.by_key(), load.expected());
 }
 
