@@ -53,11 +53,22 @@ where
 fn of_code(code: &str, status: u16) -> ErrorKind {
     match code {
         NOT_FOUND => ErrorKind::NotFound,
+        // Most are how other services say it, and what stands before a service: the SDK's own list.
         "ProvisionedThroughputExceededException"
         | "LimitExceededException"
         | "ThrottlingException"
+        | "Throttling"
+        | "ThrottledException"
         | "KMSThrottlingException"
-        | "RequestLimitExceeded" => ErrorKind::Throttled,
+        | "RequestLimitExceeded"
+        | "RequestThrottled"
+        | "RequestThrottledException"
+        | "TooManyRequestsException"
+        | "BandwidthLimitExceeded"
+        | "PriorRequestNotComplete"
+        | "TransactionInProgressException"
+        | "EC2ThrottledException"
+        | "SlowDown" => ErrorKind::Throttled,
         // The second is how STS says it.
         "AccessDeniedException"
         | "AccessDenied"
@@ -75,9 +86,13 @@ fn of_code(code: &str, status: u16) -> ErrorKind {
         | "KMSNotFoundException"
         | "KMSOptInRequired" => ErrorKind::PermissionDenied,
         // Credentials of a role are renewed; a stream that is being changed will be done with it.
-        "ExpiredTokenException" | EXPIRED_ITERATOR | EXPIRED_TOKEN | IN_USE | "InternalFailureException" => {
-            ErrorKind::Unavailable
-        }
+        "ExpiredTokenException"
+        | EXPIRED_ITERATOR
+        | EXPIRED_TOKEN
+        | IN_USE
+        | "InternalFailureException"
+        | "RequestTimeout"
+        | "RequestTimeoutException" => ErrorKind::Unavailable,
         INVALID_ARGUMENT | "ValidationException" => ErrorKind::Invalid,
         _ if status == 429 => ErrorKind::Throttled,
         _ if status >= 500 => ErrorKind::Unavailable,
@@ -118,5 +133,11 @@ mod tests {
             assert!(!retryable(code, 400), "{code}");
         }
         assert_eq!(of_code("SomethingNew", 400), ErrorKind::Unexpected);
+        for code in ["Throttling", "ThrottledException", "TooManyRequestsException", "RequestThrottled", "SlowDown"] {
+            assert_eq!(of_code(code, 400), ErrorKind::Throttled, "{code}");
+        }
+        for code in ["RequestTimeout", "RequestTimeoutException"] {
+            assert!(retryable(code, 400), "{code}");
+        }
     }
 }
