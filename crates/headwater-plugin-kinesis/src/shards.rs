@@ -62,6 +62,7 @@ impl Shards {
         }
         // What retention has removed and nobody reads is gone.
         self.0.retain(|_, shard| shard.listed || matches!(shard.state, State::Reading | State::Ended));
+        let begun = ancestors(listing, progress);
         for found in listing {
             if let Some(known) = self.0.get_mut(&found.shard) {
                 known.closed = found.closed;
@@ -71,7 +72,7 @@ impl Shards {
                 (Some(Progress::End), _) => (State::Done, Place::Start),
                 (Some(Progress::Through(position)), _) => (State::Waiting, Place::of(position)?),
                 (None, First::Skipped) => (State::Done, Place::Start),
-                (None, _) if has_begun_descendant(&found.shard, listing, progress) => (State::Done, Place::Start),
+                (None, _) if begun.contains(found.shard.as_str()) => (State::Done, Place::Start),
                 (None, First::Begins(place)) => (State::Waiting, place.clone()),
             };
             let (parents, closed) = (found.parents.clone(), found.closed);
@@ -133,11 +134,19 @@ impl Shards {
     }
 }
 
-fn has_begun_descendant(shard: &str, listing: &[Listed], progress: &BTreeMap<String, Progress>) -> bool {
-    let children = listing.iter().filter(|child| child.parents.iter().any(|parent| parent == shard));
-    children
-        .into_iter()
-        .any(|child| progress.contains_key(&child.shard) || has_begun_descendant(&child.shard, listing, progress))
+/// The ancestors of shards that were begun. Each is looked at once, however many ways lead to it.
+fn ancestors<'a>(listing: &'a [Listed], progress: &BTreeMap<String, Progress>) -> BTreeSet<&'a str> {
+    let parents = listing.iter().map(|listed| (listed.shard.as_str(), &listed.parents)).collect::<BTreeMap<_, _>>();
+    let mut waiting = parents.keys().copied().filter(|shard| progress.contains_key(*shard)).collect::<Vec<_>>();
+    let mut found = BTreeSet::new();
+    while let Some(shard) = waiting.pop() {
+        for parent in parents.get(shard).copied().into_iter().flatten() {
+            if found.insert(parent.as_str()) {
+                waiting.push(parent);
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -199,6 +208,34 @@ mod tests {
     fn parents_of_what_was_begun_are_over() {
         let shards = shards(&[("d", Progress::Through(Position::START))], &Starts::default());
         assert_eq!(shards.ready(), ["d"]);
+    }
+
+    #[test]
+    fn many_generations_of_splits_and_merges_are_looked_at_once() {
+        // Forty times a shard was split and its halves were merged: 2^40 ways lead from the first to the last.
+        let mut listing = vec![listed("0", &[], true)];
+        for generation in 0..40 {
+            let (parent, left, right) = (generation.to_string(), format!("{generation}l"), format!("{generation}r"));
+            listing.push(listed(&left, &[&parent], true));
+            listing.push(listed(&right, &[&parent], true));
+            listing.push(listed(&(generation + 1).to_string(), &[&left, &right], true));
+        }
+        let begun = BTreeMap::from([("40".to_owned(), Progress::Through(Position::START))]);
+        assert_eq!(ancestors(&listing, &begun).len(), listing.len() - 1);
+        assert!(ancestors(&listing, &BTreeMap::new()).is_empty());
+        let mut shards = Shards::default();
+        shards.list(&listing, &BTreeMap::new(), &Starts::default()).unwrap();
+        assert_eq!(shards.ready(), ["0"]);
+    }
+
+    #[test]
+    fn shards_that_are_their_own_ancestors_are_no_trouble() {
+        let listing = [listed("a", &["b"], true), listed("b", &["a"], true), listed("c", &["b"], false)];
+        let mut shards = Shards::default();
+        shards.list(&listing, &BTreeMap::new(), &Starts::default()).unwrap();
+        assert_eq!(shards.ready(), [""; 0]);
+        let begun = BTreeMap::from([("c".to_owned(), Progress::Through(Position::START))]);
+        assert_eq!(ancestors(&listing, &begun), BTreeSet::from(["a", "b"]));
     }
 
     #[test]
