@@ -11,11 +11,12 @@ use aws_sdk_kinesis::config::{Credentials, Region, StalledStreamProtectionConfig
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
 use aws_sdk_kinesis::types::{Shard, ShardIteratorType};
-use headwater_core::{Error, ErrorKind, Micros, Result};
+use headwater_core::{Error, ErrorKind, Micros, Position, Result};
 
 use crate::config::{KinesisConfig, stream_of_arn};
 use crate::cursor::Begin;
 use crate::error::{EXPIRED_ITERATOR, EXPIRED_TOKEN, INVALID_ARGUMENT, code, kinesis};
+use crate::position::{Place, Sequence, Within};
 
 /// How long a connection may take to come about.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -48,6 +49,8 @@ pub(crate) struct Listed {
     pub(crate) shard: String,
     pub(crate) parents: Vec<String>,
     pub(crate) closed: bool,
+    /// No record of a closed shard has a greater sequence number.
+    pub(crate) end: Option<Sequence>,
 }
 
 /// Why no records came.
@@ -211,11 +214,26 @@ impl Stream {
     }
 }
 
+impl Listed {
+    /// Behind the last record, as of `now`. Nothing is between it and the end of a closed shard.
+    pub(crate) fn behind_all(&self, now: Micros) -> Place {
+        let end = self.end.clone().map(|end| Place::Record(end, Within::Whole { seen: Some(now) }));
+        end.unwrap_or(Place::Time(now))
+    }
+
+    /// Whether everything up to the end of the shard, which is closed, is done.
+    pub(crate) fn is_done(&self, position: &Position) -> bool {
+        let end = self.end.clone().map(|end| Place::Record(end, Within::Whole { seen: None }));
+        end.is_some_and(|end| *position >= end.position())
+    }
+}
+
 impl From<Shard> for Listed {
     fn from(shard: Shard) -> Self {
-        let closed = shard.sequence_number_range.is_some_and(|range| range.ending_sequence_number.is_some());
+        let end = shard.sequence_number_range.and_then(|range| range.ending_sequence_number);
         let parents = shard.parent_shard_id.into_iter().chain(shard.adjacent_parent_shard_id).collect();
-        Self { shard: shard.shard_id, parents, closed }
+        let closed = end.is_some();
+        Self { shard: shard.shard_id, parents, closed, end: end.and_then(|end| Sequence::parse(&end)) }
     }
 }
 

@@ -91,6 +91,7 @@ impl Shared {
             shard: child.shard_id().to_owned(),
             parents: child.parent_shards().to_vec(),
             closed: false,
+            end: None,
         });
         self.news().children.extend(listed);
     }
@@ -158,8 +159,7 @@ impl Coordinator {
                         Error::unexpected("the task of a shard died").with_source(error).with_plugin("kinesis")
                     })?;
                     result?;
-                    self.shards.ended(&shard);
-                    shared.queue.event(StreamEvent::SplitEnded(SplitId::from(shard.as_str())));
+                    self.end(&shard);
                     // Its children are there, whether it named them or not.
                     look = true;
                 }
@@ -201,7 +201,7 @@ impl Coordinator {
             self.starts = Some(Starts::load(&self.shared.stream, &listing, &self.shared.context).await?);
         }
         let starts = self.starts.get_or_insert_default();
-        self.shards.list(&listing, &progress, starts)
+        self.shards.list(&listing, &progress, starts, self.shared.context.clock.now())
     }
 
     async fn hand_out(&mut self) -> Result<()> {
@@ -213,18 +213,24 @@ impl Coordinator {
             self.look_for_losses(shard).await?;
         }
         let mine = self.leases.take(&ready).await?;
-        let mut assigned = Vec::new();
-        let mut deliveries = Vec::new();
+        let (mut assigned, mut deliveries, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for shard in mine {
             let Some(place) = self.shards.read(&shard) else { continue };
             let cursor = Cursor::new(&shard, place, self.shared.facts.retention, self.shared.on_position_lost);
             assigned.push(AssignedSplit { split: SplitId::from(shard.as_str()), resume: cursor.position() });
-            deliveries.push(Delivery::new(shard, cursor, Arc::clone(&self.shared)));
+            if self.shards.is_over(&shard) {
+                over.push(shard);
+            } else {
+                deliveries.push(Delivery::new(shard, cursor, Arc::clone(&self.shared)));
+            }
         }
         if assigned.is_empty() {
             return Ok(());
         }
         self.shared.queue.event(StreamEvent::Assigned(assigned));
+        for shard in over {
+            self.end(&shard);
+        }
         for delivery in deliveries {
             let (shard, fan_out) = (delivery.shard().to_owned(), self.shared.fan_out.clone());
             self.tasks.spawn(async move {
@@ -236,6 +242,12 @@ impl Coordinator {
             });
         }
         Ok(())
+    }
+
+    /// Reports that a shard is read to its end.
+    fn end(&mut self, shard: &str) {
+        self.shards.ended(shard);
+        self.shared.queue.event(StreamEvent::SplitEnded(SplitId::from(shard)));
     }
 
     /// A parent that retention has removed in the middle takes its unread records with it.

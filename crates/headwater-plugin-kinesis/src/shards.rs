@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use headwater_core::Result;
 use headwater_core::stream::Progress;
+use headwater_core::{Micros, Result};
 
 use crate::client::Listed;
 use crate::position::Place;
@@ -18,7 +18,7 @@ enum State {
     Reading,
     /// Its end was reported and is not committed yet.
     Ended,
-    /// Its end is committed, or its children were begun without it.
+    /// Its end is committed.
     Done,
 }
 
@@ -31,6 +31,8 @@ struct Shard {
     state: State,
     /// Where to begin.
     place: Place,
+    /// Nothing in it is to be read: its end is reported as soon as it is handed out.
+    over: bool,
 }
 
 /// The shards of a stream.
@@ -46,7 +48,9 @@ impl Shards {
     /// Takes a listing, and for the shards in it that are new how far they were read before. What was not read begins
     /// as `starts` say, or at its beginning.
     ///
-    /// A child is only read once its parents are finished: so where it has a checkpoint, they need none.
+    /// What is not to be read at all is over: it is handed out to have its end committed, which who waits for the ends of
+    /// all closed shards would miss. So is what has no checkpoint, where a descendant has one: a child is only read once
+    /// its parents are finished.
     ///
     /// # Errors
     /// `Data` for a checkpoint of another source.
@@ -55,6 +59,7 @@ impl Shards {
         listing: &[Listed],
         progress: &BTreeMap<String, Progress>,
         starts: &Starts,
+        now: Micros,
     ) -> Result<()> {
         let listed = listing.iter().map(|listed| listed.shard.as_str()).collect::<BTreeSet<_>>();
         for (name, shard) in &mut self.0 {
@@ -68,25 +73,27 @@ impl Shards {
                 known.closed = found.closed;
                 continue;
             }
-            let (state, place) = match (progress.get(&found.shard), starts.of(&found.shard)) {
-                (Some(Progress::End), _) => (State::Done, Place::Start),
-                (Some(Progress::Through(position)), _) => (State::Waiting, Place::of(position)?),
-                (None, First::Skipped) => (State::Done, Place::Start),
-                (None, _) if begun.contains(found.shard.as_str()) => (State::Done, Place::Start),
-                (None, First::Begins(place)) => (State::Waiting, place.clone()),
+            let (state, place, over) = match (progress.get(&found.shard), starts.of(&found.shard)) {
+                (Some(Progress::End), _) => (State::Done, Place::Start, true),
+                (Some(Progress::Through(position)), _) => {
+                    (State::Waiting, Place::of(position)?, found.is_done(position))
+                }
+                (None, First::Skipped) => (State::Waiting, found.behind_all(now), true),
+                (None, _) if begun.contains(found.shard.as_str()) => (State::Waiting, found.behind_all(now), true),
+                (None, First::Begins(place)) => (State::Waiting, place.clone(), false),
             };
             let (parents, closed) = (found.parents.clone(), found.closed);
-            self.0.insert(found.shard.clone(), Shard { parents, closed, listed: true, state, place });
+            self.0.insert(found.shard.clone(), Shard { parents, closed, listed: true, state, place, over });
         }
         Ok(())
     }
 
-    /// The shards that may be handed out: nobody reads them, and all their parents are finished or gone.
+    /// The shards that may be handed out: nobody reads them, and all their parents are finished or gone. What is over has no
+    /// records that could come too early, and waits for nobody.
     pub(crate) fn ready(&self) -> Vec<String> {
+        let is_done = |parent: &String| self.0.get(parent).is_none_or(|parent| parent.state == State::Done);
         let waiting = self.0.iter().filter(|(_, shard)| shard.state == State::Waiting);
-        let ready = waiting.filter(|(_, shard)| {
-            shard.parents.iter().all(|parent| self.0.get(parent).is_none_or(|parent| parent.state == State::Done))
-        });
+        let ready = waiting.filter(|(_, shard)| shard.over || shard.parents.iter().all(is_done));
         ready.map(|(name, _)| name.clone()).collect()
     }
 
@@ -101,6 +108,11 @@ impl Shards {
         let shard = self.0.get_mut(shard)?;
         shard.state = State::Reading;
         Some(shard.place.clone())
+    }
+
+    /// Whether nothing in the shard is to be read.
+    pub(crate) fn is_over(&self, shard: &str) -> bool {
+        self.0.get(shard).is_some_and(|shard| shard.over)
     }
 
     /// The shard's end was reported.
@@ -154,9 +166,22 @@ mod tests {
     use headwater_core::Position;
 
     use super::*;
+    use crate::position::{Sequence, Within};
+
+    const NOW: Micros = 1_700_000_000_000_000;
 
     fn listed(shard: &str, parents: &[&str], closed: bool) -> Listed {
-        Listed { shard: shard.into(), parents: parents.iter().map(|parent| (*parent).into()).collect(), closed }
+        let parents = parents.iter().map(|parent| (*parent).into()).collect();
+        Listed { shard: shard.into(), parents, closed, end: closed.then(end) }
+    }
+
+    /// Where every shard ends that is closed.
+    fn end() -> Sequence {
+        Sequence::parse("99").unwrap()
+    }
+
+    fn behind_all() -> Place {
+        Place::Record(end(), Within::Whole { seen: Some(NOW) })
     }
 
     /// `a` was split into `b` and `c`, which were merged to `d`.
@@ -167,7 +192,7 @@ mod tests {
     fn shards(progress: &[(&str, Progress)], starts: &Starts) -> Shards {
         let mut shards = Shards::default();
         let progress = progress.iter().map(|(shard, progress)| ((*shard).into(), progress.clone())).collect();
-        shards.list(&diamond(), &progress, starts).unwrap();
+        shards.list(&diamond(), &progress, starts, NOW).unwrap();
         shards
     }
 
@@ -204,10 +229,43 @@ mod tests {
         assert_eq!(shards.read("c"), Some(Place::Start));
     }
 
+    /// Hands out what is over, whose ends are committed then.
+    fn finish_over(shards: &mut Shards, over: &[&str]) {
+        assert_eq!(shards.ready(), over);
+        for shard in over {
+            assert!(shards.is_over(shard), "{shard}");
+            assert_eq!(shards.read(shard), Some(behind_all()), "{shard}");
+            shards.ended(shard);
+        }
+        assert_eq!(shards.ready(), [""; 0], "the ends are reported and not committed");
+        assert!(over.iter().all(|shard| shards.finished(shard)));
+    }
+
     #[test]
     fn parents_of_what_was_begun_are_over() {
-        let shards = shards(&[("d", Progress::Through(Position::START))], &Starts::default());
+        let mut shards = shards(&[("d", Progress::Through(Position::START))], &Starts::default());
+        finish_over(&mut shards, &["a", "b", "c"]);
         assert_eq!(shards.ready(), ["d"]);
+        assert!(!shards.is_over("d"));
+    }
+
+    #[test]
+    fn what_is_done_up_to_its_end_is_over_and_what_was_read_in_part_is_not() {
+        let place = |number: &str, within| Place::Record(Sequence::parse(number).unwrap(), within);
+        for (place, over) in [
+            (behind_all(), true),
+            (place("99", Within::Whole { seen: None }), true),
+            (place("99", Within::Sub(7)), false),
+            (place("98", Within::Whole { seen: Some(NOW) }), false),
+            (Place::Time(NOW), false),
+        ] {
+            // What the first start left out and somebody else has read in part is read on.
+            for starts in [Starts::default(), Starts::of_shards([("a", First::Skipped)])] {
+                let mut shards = shards(&[("a", Progress::Through(place.position()))], &starts);
+                assert_eq!((shards.is_over("a"), shards.ready()), (over, vec!["a".to_owned()]), "{place:?}");
+                assert_eq!(shards.read("a"), Some(place.clone()));
+            }
+        }
     }
 
     #[test]
@@ -224,7 +282,7 @@ mod tests {
         assert_eq!(ancestors(&listing, &begun).len(), listing.len() - 1);
         assert!(ancestors(&listing, &BTreeMap::new()).is_empty());
         let mut shards = Shards::default();
-        shards.list(&listing, &BTreeMap::new(), &Starts::default()).unwrap();
+        shards.list(&listing, &BTreeMap::new(), &Starts::default(), NOW).unwrap();
         assert_eq!(shards.ready(), ["0"]);
     }
 
@@ -232,7 +290,7 @@ mod tests {
     fn shards_that_are_their_own_ancestors_are_no_trouble() {
         let listing = [listed("a", &["b"], true), listed("b", &["a"], true), listed("c", &["b"], false)];
         let mut shards = Shards::default();
-        shards.list(&listing, &BTreeMap::new(), &Starts::default()).unwrap();
+        shards.list(&listing, &BTreeMap::new(), &Starts::default(), NOW).unwrap();
         assert_eq!(shards.ready(), [""; 0]);
         let begun = BTreeMap::from([("c".to_owned(), Progress::Through(Position::START))]);
         assert_eq!(ancestors(&listing, &begun), BTreeSet::from(["a", "b"]));
@@ -244,6 +302,7 @@ mod tests {
         let latest =
             Starts::of_shards([("a", First::Skipped), ("b", First::Skipped), ("c", First::Skipped), ("d", at(5))]);
         let mut shards = shards(&[], &latest);
+        finish_over(&mut shards, &["a", "b", "c"]);
         assert_eq!(shards.ready(), ["d"]);
         assert_eq!(shards.read("d"), Some(Place::Time(5)));
         let mut at = super::tests::shards(&[], &Starts::of_shards([("a", at(5)), ("b", at(5))]));
@@ -257,12 +316,12 @@ mod tests {
     fn parents_that_retention_has_removed_hold_nothing_up() {
         let mut shards = Shards::default();
         let [_, b, c, d] = diamond();
-        shards.list(&[b, c, d.clone()], &BTreeMap::new(), &Starts::default()).unwrap();
+        shards.list(&[b, c, d.clone()], &BTreeMap::new(), &Starts::default(), NOW).unwrap();
         assert_eq!(shards.ready(), ["b", "c"]);
         assert_eq!(shards.gone_parents("b"), ["a"]);
         // `b` is being read while it leaves the listing; `c` was never begun.
         shards.read("b");
-        shards.list(std::slice::from_ref(&d), &BTreeMap::new(), &Starts::default()).unwrap();
+        shards.list(std::slice::from_ref(&d), &BTreeMap::new(), &Starts::default(), NOW).unwrap();
         assert_eq!(shards.ready(), [""; 0]);
         shards.ended("b");
         assert!(shards.finished("b"));

@@ -26,7 +26,7 @@ const LOOK_BACK: Micros = 10_000_000;
 pub(crate) enum First {
     /// It is read from here on.
     Begins(Place),
-    /// It was closed before what is to be read began.
+    /// It was closed before what is to be read began: it counts as read to its end.
     Skipped,
 }
 

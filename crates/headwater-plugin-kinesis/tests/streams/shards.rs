@@ -136,6 +136,37 @@ async fn a_job_that_began_at_the_latest_reads_children_from_their_beginning() {
 }
 
 #[tokio::test]
+async fn closed_shards_that_a_start_at_the_latest_leaves_out_end_without_being_read() {
+    let server = Server::plain();
+    for consumer in ["polling", "fan_out"] {
+        let stream = server.create(1).await.unwrap();
+        let mut load = Load { keys: 6, sent: 0 };
+        load.send(&stream, 2).await.unwrap();
+        let children = stream.split(0).await.unwrap();
+        load.send(&stream, 2).await.unwrap();
+        let grandchildren = stream.split(children[0]).await.unwrap();
+        load.send(&stream, 2).await.unwrap();
+        let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+        job.start = StartPosition::Latest;
+        // It dies when the closed shards are handed out and their ends are not committed.
+        job.live(1, 1).await.unwrap();
+        assert!(matches!(job.progress(0), Some(Progress::Through(_))), "{consumer}: {:?}", job.progress(0));
+        load.send(&stream, 1).await.unwrap();
+        // And goes on; and once more, when everything is done.
+        for _ in 0..2 {
+            job.live(load.keys * (load.sent - 6), usize::MAX).await.unwrap();
+            let expected = load.expected().into_iter().map(|(key, numbers)| (key, numbers[6..].to_vec()));
+            assert_eq!(job.by_key(), expected.collect(), "{consumer}");
+            for closed in [0, children[0]] {
+                assert_eq!(job.progress(closed), Some(Progress::End), "{consumer}");
+            }
+            assert!(matches!(job.progress(grandchildren[0]), Some(Progress::Through(_))), "{consumer}");
+            load.send(&stream, 1).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_shard_that_comes_while_the_job_runs_is_found_without_being_named() {
     let server = Server::plain();
     let stream = server.create(1).await.unwrap();
