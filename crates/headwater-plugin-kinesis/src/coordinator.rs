@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_sdk_kinesis::types::ChildShard;
 use headwater_core::stream::{AssignedSplit, OnPositionLost, Progress, ReaderContext, StreamEvent};
-use headwater_core::{Error, ErrorKind, Result, SplitId};
+use headwater_core::{Error, ErrorKind, Position, Result, SplitId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
@@ -250,33 +250,43 @@ impl Coordinator {
         self.shared.queue.event(StreamEvent::SplitEnded(SplitId::from(shard)));
     }
 
-    /// A parent that retention has removed in the middle takes its unread records with it.
+    /// A parent that retention has removed before it was read to its end takes its unread records with it.
     async fn look_for_losses(&self, shard: &str) -> Result<()> {
         for parent in self.shards.gone_parents(shard) {
             let split = SplitId::from(parent.as_str());
-            let Some(Progress::Through(position)) = self.shared.context.checkpoints.resume(&split).await? else {
-                continue;
+            let position = match self.shared.context.checkpoints.resume(&split).await? {
+                Some(Progress::End) => continue,
+                Some(Progress::Through(position)) => Some(position),
+                None if self.starts.as_ref().is_some_and(|starts| starts.leave_out(&parent, shard)) => continue,
+                None => None,
             };
-            match self.shared.on_position_lost {
-                OnPositionLost::Fail => {
-                    return Err(Error::new(
-                        ErrorKind::PositionLost,
-                        format!(
-                            "retention has removed the shard `{parent}` before it was read to its end; \
-                             `on_position_lost: earliest` goes on with its children"
-                        ),
-                    )
-                    .with_context("position", position)
-                    .with_plugin("kinesis"));
-                }
-                OnPositionLost::Earliest => tracing::warn!(
-                    shard = parent,
-                    %position,
-                    "retention has removed the shard before it was read to its end: going on with its children; what \
-                     was left in it is lost"
-                ),
-            }
+            self.lost(&parent, position)?;
         }
         Ok(())
+    }
+
+    /// Retention has removed a shard of which this much was read.
+    fn lost(&self, shard: &str, position: Option<Position>) -> Result<()> {
+        if self.shared.on_position_lost == OnPositionLost::Earliest {
+            tracing::warn!(
+                shard,
+                position = position.as_ref().map(tracing::field::display),
+                "retention has removed the shard before it was read to its end: going on with its children; what was \
+                 left in it is lost"
+            );
+            return Ok(());
+        }
+        let lost = Error::new(
+            ErrorKind::PositionLost,
+            format!(
+                "retention has removed the shard `{shard}` before it was read to its end; \
+                 `on_position_lost: earliest` goes on with its children"
+            ),
+        );
+        let lost = lost.with_plugin("kinesis");
+        Err(match position {
+            Some(position) => lost.with_context("position", position),
+            None => lost,
+        })
     }
 }

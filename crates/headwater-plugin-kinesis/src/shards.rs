@@ -31,6 +31,8 @@ struct Shard {
     state: State,
     /// Where to begin.
     place: Place,
+    /// It has a checkpoint.
+    begun: bool,
     /// Nothing in it is to be read: its end is reported as soon as it is handed out.
     over: bool,
 }
@@ -67,7 +69,7 @@ impl Shards {
         }
         // What retention has removed and nobody reads is gone.
         self.0.retain(|_, shard| shard.listed || matches!(shard.state, State::Reading | State::Ended));
-        let begun = ancestors(listing, progress);
+        let over_before = ancestors(listing, progress);
         for found in listing {
             if let Some(known) = self.0.get_mut(&found.shard) {
                 known.closed = found.closed;
@@ -79,11 +81,14 @@ impl Shards {
                     (State::Waiting, Place::of(position)?, found.is_done(position))
                 }
                 (None, First::Skipped) => (State::Waiting, found.behind_all(now), true),
-                (None, _) if begun.contains(found.shard.as_str()) => (State::Waiting, found.behind_all(now), true),
+                (None, _) if over_before.contains(found.shard.as_str()) => {
+                    (State::Waiting, found.behind_all(now), true)
+                }
                 (None, First::Begins(place)) => (State::Waiting, place.clone(), false),
             };
-            let (parents, closed) = (found.parents.clone(), found.closed);
-            self.0.insert(found.shard.clone(), Shard { parents, closed, listed: true, state, place, over });
+            let (parents, closed, begun) = (found.parents.clone(), found.closed, progress.contains_key(&found.shard));
+            let shard = Shard { parents, closed, listed: true, state, place, begun, over };
+            self.0.insert(found.shard.clone(), shard);
         }
         Ok(())
     }
@@ -97,9 +102,10 @@ impl Shards {
         ready.map(|(name, _)| name.clone()).collect()
     }
 
-    /// The parents of a shard that are gone and were not seen to finish by this worker.
+    /// The parents of a shard that are gone. None where something of the shard was read before, or nothing will be: then
+    /// its parents have been looked at, or do not matter.
     pub(crate) fn gone_parents(&self, shard: &str) -> Vec<String> {
-        let parents = self.0.get(shard).filter(|shard| shard.place == Place::Start).map(|shard| &shard.parents);
+        let parents = self.0.get(shard).filter(|shard| !shard.begun && !shard.over).map(|shard| &shard.parents);
         parents.into_iter().flatten().filter(|parent| !self.0.contains_key(*parent)).cloned().collect()
     }
 
@@ -327,5 +333,20 @@ mod tests {
         assert!(shards.finished("b"));
         assert_eq!(shards.ready(), ["d"]);
         assert_eq!(shards.gone_parents("d"), ["c"]);
+    }
+
+    #[test]
+    fn gone_parents_matter_wherever_a_shard_begins_until_it_is_begun() {
+        let [.., d] = diamond();
+        for place in [Place::Start, Place::Time(7)] {
+            let mut shards = Shards::default();
+            let starts = Starts::of_shards([("d", First::Begins(place.clone()))]);
+            shards.list(std::slice::from_ref(&d), &BTreeMap::new(), &starts, NOW).unwrap();
+            assert_eq!(shards.gone_parents("d"), ["b", "c"]);
+            let mut shards = Shards::default();
+            let begun = BTreeMap::from([("d".to_owned(), Progress::Through(place.position()))]);
+            shards.list(std::slice::from_ref(&d), &begun, &starts, NOW).unwrap();
+            assert_eq!(shards.gone_parents("d"), [""; 0]);
+        }
     }
 }

@@ -63,6 +63,15 @@ impl Starts {
         self.0.get(shard).unwrap_or(&First::Begins(Place::Start))
     }
 
+    /// Whether what is left in a parent that is gone and has no checkpoint was not to be read: it was left out, or was gone
+    /// already when its child was first seen.
+    pub(crate) fn leave_out(&self, parent: &str, child: &str) -> bool {
+        match self.0.get(parent) {
+            Some(first) => *first == First::Skipped,
+            None => self.0.contains_key(child),
+        }
+    }
+
     /// One line for each shard: its name, and its position or `-`.
     fn write(&self) -> Bytes {
         let line = |(shard, first): (&String, &First)| match first {
@@ -126,6 +135,20 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_gone_was_to_be_read_unless_it_was_left_out_or_gone_before() {
+        let starts = Starts::of_shards([
+            ("skipped", First::Skipped),
+            ("begins", First::Begins(Place::Time(7))),
+            ("child", First::Begins(Place::Start)),
+        ]);
+        assert!(starts.leave_out("skipped", "child"));
+        assert!(starts.leave_out("skipped", "later"));
+        assert!(starts.leave_out("before", "child"));
+        assert!(!starts.leave_out("begins", "child"));
+        assert!(!starts.leave_out("later", "later still"), "both came while nobody looked");
+    }
 
     #[test]
     fn notes_read_back() {

@@ -3,14 +3,16 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
+use headwater_core::ErrorKind;
 use headwater_core::stream::{Progress, StartPosition};
 use serde_json::{Value, json};
 
 use crate::job::{Job, Load, open_context};
 use crate::server::wire::{Call, answer, before, body_of, refuse};
-use crate::server::{Server, options};
+use crate::server::{Server, options, shard_id};
 
 /// Gives listings shard by shard.
 #[derive(Default)]
@@ -163,6 +165,68 @@ async fn closed_shards_that_a_start_at_the_latest_leaves_out_end_without_being_r
             assert!(matches!(job.progress(grandchildren[0]), Some(Progress::Through(_))), "{consumer}");
             load.send(&stream, 1).await.unwrap();
         }
+    }
+}
+
+/// The shards that retention has removed, by number.
+type Removed = Arc<Mutex<Vec<usize>>>;
+
+/// Leaves shards out of listings.
+fn without_removed(app: Router, removed: Removed) -> Router {
+    before(app, move |call, next| {
+        let removed = removed.lock().unwrap().iter().copied().map(shard_id).collect::<Vec<_>>();
+        Box::pin(async move {
+            if call.operation != "ListShards" {
+                return call.pass(next).await;
+            }
+            match body_of(call.pass(next).await).await {
+                Ok(mut listing) => {
+                    let shards = listing["Shards"].as_array_mut().unwrap();
+                    shards.retain(|shard| !removed.iter().any(|removed| shard["ShardId"] == removed.as_str()));
+                    answer(&listing)
+                }
+                Err(refused) => refused,
+            }
+        })
+    })
+}
+
+#[tokio::test]
+async fn shards_that_are_removed_before_they_are_read_stop_the_job_or_are_stepped_over() {
+    let removed = Removed::default();
+    let layer = Arc::clone(&removed);
+    let server = Server::start(options(), move |app| without_removed(app, layer));
+    // Read in part; that and its children, of which nothing was read.
+    for gone in [vec![0], vec![0, 1, 2]] {
+        let stream = server.create(1).await.unwrap();
+        let mut load = Load { keys: 6, sent: 0 };
+        load.send(&stream, 1).await.unwrap();
+        let source = |lost| stream.open_with(&[("on_position_lost", lost)], &open_context()).unwrap();
+        let mut jobs = ["fail", "earliest"].map(|lost| Job::new(source(lost)));
+        removed.lock().unwrap().clear();
+        for job in &mut jobs {
+            job.live(load.total(), usize::MAX).await.unwrap();
+        }
+        // All are down while the stream is split twice.
+        load.send(&stream, 1).await.unwrap();
+        stream.split(0).await.unwrap();
+        load.send(&stream, 1).await.unwrap();
+        for shard in [1, 2] {
+            stream.split(shard).await.unwrap();
+        }
+        load.send(&stream, 1).await.unwrap();
+        removed.lock().unwrap().clone_from(&gone);
+        // Of the removed ones nothing comes: of each key those that are left.
+        let left = if gone.len() > 1 { vec![0, 3] } else { vec![0, 2, 3] };
+        let [fails, goes_on] = &mut jobs;
+        assert_eq!(fails.live(usize::MAX, usize::MAX).await.unwrap_err().kind(), ErrorKind::PositionLost, "{gone:?}");
+        assert_eq!(fails.processed.len(), load.keys, "{gone:?}");
+        goes_on.live(load.keys * left.len(), usize::MAX).await.unwrap();
+        assert!(goes_on.by_key().values().all(|numbers| *numbers == left), "{gone:?}: {:?}", goes_on.by_key());
+        // What was gone before a job first began is not lost to it.
+        let mut later = Job::new(source("fail"));
+        later.live(load.keys * (left.len() - 1), usize::MAX).await.unwrap();
+        assert!(later.by_key().values().all(|numbers| *numbers == left[1..]), "{gone:?}: {:?}", later.by_key());
     }
 }
 
