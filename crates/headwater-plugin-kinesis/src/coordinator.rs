@@ -109,12 +109,14 @@ pub(crate) struct Coordinator {
     starts: Option<Starts>,
     /// One for each shard that is read; gives its name and how it ended.
     tasks: JoinSet<(String, Result<()>)>,
+    /// Shards whose tasks ended because the server did not know something, with what it said.
+    missing: BTreeMap<String, Error>,
 }
 
 impl Coordinator {
     pub(crate) fn new(shared: Arc<Shared>, leases: Arc<dyn Leases>) -> Self {
         let (shards, announced, tasks) = (Shards::default(), BTreeMap::new(), JoinSet::new());
-        Self { shared, leases, shards, announced, starts: None, tasks }
+        Self { shared, leases, shards, announced, starts: None, tasks, missing: BTreeMap::new() }
     }
 
     /// Works until it is told to leave, or something permanent stands in its way: then the reader is told. Dropping it
@@ -158,9 +160,12 @@ impl Coordinator {
                     let (shard, result) = ended.map_err(|error| {
                         Error::unexpected("the task of a shard died").with_source(error).with_plugin("kinesis")
                     })?;
-                    result?;
-                    self.end(&shard);
-                    // Its children are there, whether it named them or not.
+                    match result {
+                        Ok(()) => self.end(&shard),
+                        Err(error) if error.kind() == ErrorKind::NotFound => drop(self.missing.insert(shard, error)),
+                        Err(error) => return Err(error),
+                    }
+                    // Its children are there, whether it named them or not; or the listing tells what is missing.
                     look = true;
                 }
             }
@@ -201,7 +206,26 @@ impl Coordinator {
             self.starts = Some(Starts::load(&self.shared.stream, &listing, &self.shared.context).await?);
         }
         let starts = self.starts.get_or_insert_default();
-        self.shards.list(&listing, &progress, starts, self.shared.context.clock.now())
+        self.shards.list(&listing, &progress, starts, self.shared.context.clock.now())?;
+        self.look_for_missing(&listing).await
+    }
+
+    /// A shard that the server does not know any more while it is read was removed by retention, unless it is listed:
+    /// then it is something else that is missing.
+    async fn look_for_missing(&mut self, listing: &[Listed]) -> Result<()> {
+        while let Some((shard, error)) = self.missing.pop_first() {
+            if listing.iter().any(|listed| listed.shard == shard) {
+                return Err(error);
+            }
+            // For the message alone.
+            let position = match self.shared.context.checkpoints.resume(&SplitId::from(shard.as_str())).await {
+                Ok(Some(Progress::Through(position))) => Some(position),
+                _ => None,
+            };
+            self.lost(&shard, position)?;
+            self.end(&shard);
+        }
+        Ok(())
     }
 
     async fn hand_out(&mut self) -> Result<()> {

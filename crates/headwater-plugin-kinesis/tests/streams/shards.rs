@@ -230,6 +230,66 @@ async fn shards_that_are_removed_before_they_are_read_stop_the_job_or_are_steppe
     }
 }
 
+/// A shard is removed while it is read: reads of it are refused, and listings do not show it, unless they do. Gives what
+/// stopped the job.
+async fn removed_while_read(consumer: &str, lost: &str, listed: bool) -> Option<ErrorKind> {
+    let (removed, unknown) = (Removed::default(), Removed::default());
+    let (hidden, refused) = (Arc::clone(&removed), Arc::clone(&unknown));
+    let mut options = options();
+    options.subscribe_to_shard_session_ms = 500;
+    let server = Server::start(options, move |app| {
+        before(without_removed(app, hidden), move |call, next| {
+            let unknown = refused.lock().unwrap().iter().copied().map(shard_id).collect::<Vec<_>>();
+            let reads = ["GetShardIterator", "GetRecords", "SubscribeToShard"].contains(&call.operation.as_str());
+            let is_unknown = reads && call.shard().is_some_and(|(_, shard)| unknown.contains(&shard));
+            Box::pin(async move {
+                if is_unknown {
+                    return refuse(StatusCode::BAD_REQUEST, "ResourceNotFoundException");
+                }
+                call.pass(next).await
+            })
+        })
+    });
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 6, sent: 0 };
+    load.send(&stream, 1).await.unwrap();
+    let options = [("consumer", consumer), ("on_position_lost", lost)];
+    let mut job = Job::new(stream.open_with(&options, &open_context()).unwrap());
+    let mut reader = job.subscribe().await.unwrap();
+    job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+    if !listed {
+        removed.lock().unwrap().push(0);
+    }
+    unknown.lock().unwrap().push(0);
+    // Until the subscription that goes on is over.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    stream.split(0).await.unwrap();
+    load.send(&stream, 1).await.unwrap();
+    let went_on = job.read(&mut *reader, load.total(), usize::MAX).await;
+    if went_on.is_ok() {
+        assert_eq!(job.by_key(), load.expected(), "{consumer}, {lost}");
+        assert_eq!(job.progress(0), Some(Progress::End), "{consumer}, {lost}");
+    }
+    went_on.err().map(|error| error.kind())
+}
+
+#[tokio::test]
+async fn a_shard_that_is_removed_while_it_is_read_stops_the_job_or_is_stepped_over() {
+    let cases = [
+        ("fail", false, Some(ErrorKind::PositionLost)),
+        ("earliest", false, None),
+        // What is listed is not removed: something else is missing.
+        ("earliest", true, Some(ErrorKind::NotFound)),
+    ];
+    // All at once: most of the time is waited.
+    let all = ["polling", "fan_out"].into_iter().flat_map(|consumer| {
+        cases.map(|(lost, listed, stopped)| async move {
+            assert_eq!(removed_while_read(consumer, lost, listed).await, stopped, "{consumer}, {lost}, {listed}");
+        })
+    });
+    futures::future::join_all(all).await;
+}
+
 #[tokio::test]
 async fn a_shard_that_comes_while_the_job_runs_is_found_without_being_named() {
     let server = Server::plain();
