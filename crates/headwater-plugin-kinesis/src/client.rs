@@ -10,12 +10,13 @@ use aws_sdk_kinesis::Client;
 use aws_sdk_kinesis::config::{Credentials, Region, StalledStreamProtectionConfig};
 use aws_sdk_kinesis::operation::get_records::GetRecordsOutput;
 use aws_sdk_kinesis::primitives::DateTime;
-use aws_sdk_kinesis::types::{Shard, ShardIteratorType};
+use aws_sdk_kinesis::types::{ChildShard, HashKeyRange, Shard, ShardIteratorType};
 use headwater_core::{Error, ErrorKind, Micros, Position, Result};
 
 use crate::config::{KinesisConfig, stream_of_arn};
 use crate::cursor::Begin;
 use crate::error::{EXPIRED_ITERATOR, EXPIRED_TOKEN, INVALID_ARGUMENT, code, kinesis};
+use crate::kpl::HashKeys;
 use crate::position::{Place, Sequence, Within};
 
 /// How long a connection may take to come about.
@@ -51,6 +52,7 @@ pub(crate) struct Listed {
     pub(crate) closed: bool,
     /// No record of a closed shard has a greater sequence number.
     pub(crate) end: Option<Sequence>,
+    pub(crate) hash_keys: Option<HashKeys>,
 }
 
 /// Why no records came.
@@ -233,8 +235,22 @@ impl From<Shard> for Listed {
         let end = shard.sequence_number_range.and_then(|range| range.ending_sequence_number);
         let parents = shard.parent_shard_id.into_iter().chain(shard.adjacent_parent_shard_id).collect();
         let closed = end.is_some();
-        Self { shard: shard.shard_id, parents, closed, end: end.and_then(|end| Sequence::parse(&end)) }
+        let hash_keys = shard.hash_key_range.as_ref().and_then(hash_keys);
+        Self { shard: shard.shard_id, parents, closed, end: end.and_then(|end| Sequence::parse(&end)), hash_keys }
     }
+}
+
+impl From<&ChildShard> for Listed {
+    fn from(child: &ChildShard) -> Self {
+        let (shard, parents) = (child.shard_id.clone(), child.parent_shards.clone());
+        let hash_keys = child.hash_key_range.as_ref().and_then(hash_keys);
+        Self { shard, parents, closed: false, end: None, hash_keys }
+    }
+}
+
+/// The range as numbers; `None` where it holds none.
+fn hash_keys(range: &HashKeyRange) -> Option<HashKeys> {
+    Some(range.starting_hash_key.parse().ok()?..=range.ending_hash_key.parse().ok()?)
 }
 
 /// Microseconds since the Unix epoch.

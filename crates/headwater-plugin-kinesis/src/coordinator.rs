@@ -87,13 +87,7 @@ impl Shared {
 
     /// A shard has told its children: they are known before any listing shows them.
     pub(crate) fn children(&self, children: &[ChildShard]) {
-        let listed = children.iter().map(|child| Listed {
-            shard: child.shard_id().to_owned(),
-            parents: child.parent_shards().to_vec(),
-            closed: false,
-            end: None,
-        });
-        self.news().children.extend(listed);
+        self.news().children.extend(children.iter().map(Listed::from));
     }
 }
 
@@ -240,7 +234,8 @@ impl Coordinator {
         let (mut assigned, mut deliveries, mut over) = (Vec::new(), Vec::new(), Vec::new());
         for shard in mine {
             let Some(place) = self.shards.read(&shard) else { continue };
-            let cursor = Cursor::new(&shard, place, self.shared.facts.retention, self.shared.on_position_lost);
+            let cursor = Cursor::new(&shard, place, self.shared.facts.retention, self.shared.on_position_lost)
+                .with_hash_keys(self.shards.hash_keys(&shard));
             assigned.push(AssignedSplit { split: SplitId::from(shard.as_str()), resume: cursor.position() });
             if self.shards.is_over(&shard) {
                 over.push(shard);

@@ -8,7 +8,7 @@ use headwater_core::{Error, ErrorKind, Micros, Position, Result};
 
 use crate::batch::{BatchBuilder, Row};
 use crate::client::micros;
-use crate::kpl;
+use crate::kpl::{self, HashKeys, Unpacked};
 use crate::position::{Place, Sequence, Within};
 
 /// Where the stream is asked to begin.
@@ -43,13 +43,20 @@ pub(crate) struct Cursor {
     anew: bool,
     retention: Micros,
     on_position_lost: OnPositionLost,
+    /// Those of the shard, where they are known.
+    hash_keys: Option<HashKeys>,
 }
 
 impl Cursor {
     /// `retention` is how long the stream keeps records.
     pub(crate) fn new(shard: &str, place: Place, retention: Micros, on_position_lost: OnPositionLost) -> Self {
         let proven = !matches!(place, Place::Record(..));
-        Self { shard: shard.to_owned(), place, proven, anew: false, retention, on_position_lost }
+        Self { shard: shard.to_owned(), place, proven, anew: false, retention, on_position_lost, hash_keys: None }
+    }
+
+    /// With what leaves out the records of aggregates that come again in other shards.
+    pub(crate) fn with_hash_keys(self, hash_keys: Option<HashKeys>) -> Self {
+        Self { hash_keys, ..self }
     }
 
     pub(crate) fn position(&self) -> Position {
@@ -137,7 +144,14 @@ impl Cursor {
                 push(row(&self.place, record.partition_key(), data, None));
             }
             Some(unpacked) => {
+                let comes_again = |unpacked: &Unpacked| {
+                    let of = record.partition_key().zip(self.hash_keys.as_ref());
+                    of.is_some_and(|(key, hash_keys)| unpacked.comes_again(key, hash_keys))
+                };
                 for (sub, unpacked) in (0..).zip(&unpacked).skip_while(|(sub, _)| *sub < done) {
+                    if comes_again(unpacked) {
+                        continue;
+                    }
                     let place = Place::Record(sequence.clone(), Within::Sub(sub));
                     push(row(&place, Some(&unpacked.key), &unpacked.data, Some(sub)));
                 }

@@ -6,6 +6,7 @@ use headwater_core::stream::Progress;
 use headwater_core::{Micros, Result};
 
 use crate::client::Listed;
+use crate::kpl::HashKeys;
 use crate::position::Place;
 use crate::starts::{First, Starts};
 
@@ -35,6 +36,7 @@ struct Shard {
     begun: bool,
     /// Nothing in it is to be read: its end is reported as soon as it is handed out.
     over: bool,
+    hash_keys: Option<HashKeys>,
 }
 
 /// The shards of a stream.
@@ -87,7 +89,8 @@ impl Shards {
                 (None, First::Begins(place)) => (State::Waiting, place.clone(), false),
             };
             let (parents, closed, begun) = (found.parents.clone(), found.closed, progress.contains_key(&found.shard));
-            let shard = Shard { parents, closed, listed: true, state, place, begun, over };
+            let hash_keys = found.hash_keys.clone();
+            let shard = Shard { parents, closed, listed: true, state, place, begun, over, hash_keys };
             self.0.insert(found.shard.clone(), shard);
         }
         Ok(())
@@ -114,6 +117,11 @@ impl Shards {
         let shard = self.0.get_mut(shard)?;
         shard.state = State::Reading;
         Some(shard.place.clone())
+    }
+
+    /// The hash keys that the shard takes, where they are known.
+    pub(crate) fn hash_keys(&self, shard: &str) -> Option<HashKeys> {
+        self.0.get(shard).and_then(|shard| shard.hash_keys.clone())
     }
 
     /// Whether nothing in the shard is to be read.
@@ -178,7 +186,7 @@ mod tests {
 
     fn listed(shard: &str, parents: &[&str], closed: bool) -> Listed {
         let parents = parents.iter().map(|parent| (*parent).into()).collect();
-        Listed { shard: shard.into(), parents, closed, end: closed.then(end) }
+        Listed { shard: shard.into(), parents, closed, end: closed.then(end), hash_keys: None }
     }
 
     /// Where every shard ends that is closed.

@@ -205,11 +205,16 @@ impl Stream {
 
     /// Puts values into one shard, in order.
     pub(crate) async fn put(&self, shard: usize, values: &[Vec<u8>]) -> Result<()> {
+        self.put_as("key", shard, values).await
+    }
+
+    /// Puts values with this key into one shard, in order, wherever the key belongs.
+    pub(crate) async fn put_as(&self, key: &str, shard: usize, values: &[Vec<u8>]) -> Result<()> {
         let (start, _) = self.range(shard);
         // No more than a megabyte or so in a call.
         for values in values.chunk_by(|a, b| a.len() + b.len() < 20_000).flat_map(|values| values.chunks(100)) {
             let entry = |value: &Vec<u8>| {
-                let entry = PutRecordsRequestEntry::builder().partition_key("key").explicit_hash_key(start.to_string());
+                let entry = PutRecordsRequestEntry::builder().partition_key(key).explicit_hash_key(start.to_string());
                 entry.data(Blob::new(value.clone())).build().map_err(failed)
             };
             let entries = values.iter().map(entry).collect::<Result<Vec<_>>>()?;

@@ -141,6 +141,30 @@ async fn an_aggregated_stream_equals_the_plain_one() {
 }
 
 #[tokio::test]
+async fn what_the_kpl_sends_again_elsewhere_is_left_out_and_what_others_send_once_is_not() {
+    let server = Server::plain();
+    let stream = server.create(2).await.unwrap();
+    let aggregates = aggregates().into_iter().map(|(_, aggregate)| aggregate).collect::<Vec<_>>();
+    // The hash keys of some records belong to one shard, those of others to the other one.
+    for shard in [0, 1] {
+        stream.put_as("a", shard, &aggregates).await.unwrap();
+    }
+    stream.put_as("key-0", 1, &aggregates).await.unwrap();
+    for shard in [0, 1] {
+        stream.put(shard, &[b"last".to_vec()]).await.unwrap();
+    }
+    let once = (0..60).map(|number| format!(r#"{{"number":{number}}}"#)).chain(["last".to_owned()]);
+    let mut twice = once.flat_map(|value| [value.clone(), value]).collect::<Vec<_>>();
+    twice.sort_unstable();
+    for consumer in ["polling", "fan_out"] {
+        let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+        job.live(twice.len(), usize::MAX).await.unwrap();
+        job.processed.sort_unstable();
+        assert_eq!(job.processed, twice, "{consumer}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_made_anew_is_refused() {
     let server = Server::plain();
     let name = format!("anew-{}", std::process::id());
