@@ -9,6 +9,7 @@ use headwater_core::{Error, ErrorKind, Position, Result, SplitId};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
+use crate::batch::BatchBuilder;
 use crate::client::{Facts, Listed, Stream};
 use crate::cursor::Cursor;
 use crate::delivery::Delivery;
@@ -16,6 +17,7 @@ use crate::fan_out::{self, FanOut};
 use crate::leases::Leases;
 use crate::pace::Trouble;
 use crate::polling;
+use crate::position::{Place, Within};
 use crate::queue::Queue;
 use crate::shards::Shards;
 use crate::starts::Starts;
@@ -105,12 +107,14 @@ pub(crate) struct Coordinator {
     tasks: JoinSet<(String, Result<()>)>,
     /// Shards whose tasks ended because the server did not know something, with what it said.
     missing: BTreeMap<String, Error>,
+    /// Shards that were gone before they could be read, as the reader was told.
+    lost: BTreeSet<String>,
 }
 
 impl Coordinator {
     pub(crate) fn new(shared: Arc<Shared>, leases: Arc<dyn Leases>) -> Self {
         let (shards, announced, tasks) = (Shards::default(), BTreeMap::new(), JoinSet::new());
-        Self { shared, leases, shards, announced, starts: None, tasks, missing: BTreeMap::new() }
+        Self { shared, leases, shards, announced, starts: None, tasks, missing: BTreeMap::new(), lost: BTreeSet::new() }
     }
 
     /// Works until it is told to leave, or something permanent stands in its way: then the reader is told. Dropping it
@@ -211,12 +215,12 @@ impl Coordinator {
             if listing.iter().any(|listed| listed.shard == shard) {
                 return Err(error);
             }
-            // For the message alone.
             let position = match self.shared.context.checkpoints.resume(&SplitId::from(shard.as_str())).await {
                 Ok(Some(Progress::Through(position))) => Some(position),
                 _ => None,
             };
-            self.lost(&shard, position)?;
+            self.lost(&shard, position.as_ref())?;
+            self.tell_lost(&shard, position)?;
             self.end(&shard);
         }
         Ok(())
@@ -270,7 +274,7 @@ impl Coordinator {
     }
 
     /// A parent that retention has removed before it was read to its end takes its unread records with it.
-    async fn look_for_losses(&self, shard: &str) -> Result<()> {
+    async fn look_for_losses(&mut self, shard: &str) -> Result<()> {
         for parent in self.shards.gone_parents(shard) {
             let split = SplitId::from(parent.as_str());
             let position = match self.shared.context.checkpoints.resume(&split).await? {
@@ -279,17 +283,38 @@ impl Coordinator {
                 None if self.starts.as_ref().is_some_and(|starts| starts.leave_out(&parent, shard)) => continue,
                 None => None,
             };
-            self.lost(&parent, position)?;
+            self.lost(&parent, position.as_ref())?;
+            // It may have several children.
+            if !self.lost.insert(parent.clone()) {
+                continue;
+            }
+            let resume = position.clone().unwrap_or(Position::START);
+            self.shared.queue.event(StreamEvent::Assigned(vec![AssignedSplit { split: split.clone(), resume }]));
+            self.tell_lost(&parent, position)?;
+            self.shared.queue.event(StreamEvent::SplitEnded(split));
         }
         Ok(())
     }
 
+    /// Reports what a shard has lost behind `position`.
+    fn tell_lost(&self, shard: &str, position: Option<Position>) -> Result<()> {
+        let now = self.shared.context.clock.now();
+        let behind = match position.as_ref().map(Place::of).transpose()? {
+            Some(Place::Record(sequence, _)) => Place::Record(sequence, Within::Whole { seen: Some(now) }),
+            Some(Place::Start | Place::Time(_)) | None => Place::Time(now),
+        };
+        let mut batch = BatchBuilder::default().finish(shard, behind.position(), None);
+        batch.lost = true;
+        self.shared.queue.event(StreamEvent::Batch(batch));
+        Ok(())
+    }
+
     /// Retention has removed a shard of which this much was read.
-    fn lost(&self, shard: &str, position: Option<Position>) -> Result<()> {
+    fn lost(&self, shard: &str, position: Option<&Position>) -> Result<()> {
         if self.shared.on_position_lost == OnPositionLost::Earliest {
             tracing::warn!(
                 shard,
-                position = position.as_ref().map(tracing::field::display),
+                position = position.map(tracing::field::display),
                 "retention has removed the shard before it was read to its end: going on with its children; what was \
                  left in it is lost"
             );

@@ -41,6 +41,8 @@ pub(crate) struct Cursor {
     proven: bool,
     /// The server does not take the position: reading begins at the oldest record.
     anew: bool,
+    /// Records behind `place` may be gone, and nobody was told.
+    lost: bool,
     retention: Micros,
     on_position_lost: OnPositionLost,
     /// Those of the shard, where they are known.
@@ -51,7 +53,8 @@ impl Cursor {
     /// `retention` is how long the stream keeps records.
     pub(crate) fn new(shard: &str, place: Place, retention: Micros, on_position_lost: OnPositionLost) -> Self {
         let proven = !matches!(place, Place::Record(..));
-        Self { shard: shard.to_owned(), place, proven, anew: false, retention, on_position_lost, hash_keys: None }
+        let shard = shard.to_owned();
+        Self { shard, place, proven, anew: false, lost: false, retention, on_position_lost, hash_keys: None }
     }
 
     /// With what leaves out the records of aggregates that come again in other shards.
@@ -83,7 +86,7 @@ impl Cursor {
             return error;
         }
         tracing::warn!(shard = self.shard, %error, "going on at the oldest record; what was between is lost");
-        (self.anew, self.proven) = (true, true);
+        (self.anew, self.proven, self.lost) = (true, true, true);
         error.temporary()
     }
 
@@ -101,6 +104,9 @@ impl Cursor {
         if self.place != before {
             self.anew = false;
             gathering.finish(&self.shard, self.place.position());
+        }
+        if let Some(first) = gathering.ready.first_mut() {
+            first.batch.lost = self.has_lost();
         }
         Ok(gathering.ready)
     }
@@ -161,6 +167,11 @@ impl Cursor {
         Ok(())
     }
 
+    /// Whether records may be gone behind what was handed out last, which nobody was told; once.
+    pub(crate) fn has_lost(&mut self) -> bool {
+        std::mem::take(&mut self.lost)
+    }
+
     /// Notes that at `now` nothing is left in the shard.
     ///
     /// # Errors
@@ -206,6 +217,7 @@ impl Cursor {
                     %position,
                     "the position to read on from is gone: going on at the oldest record; what was between is lost"
                 );
+                self.lost = true;
                 Ok(())
             }
         }

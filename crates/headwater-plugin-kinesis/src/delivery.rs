@@ -96,7 +96,9 @@ impl Delivery {
             self.cursor.at_end(now)?;
             if !self.told_end || now.saturating_sub(self.marked) >= MARK {
                 let lag = Lag { time: Some(Duration::ZERO), ..Lag::default() };
-                room.batch(BatchBuilder::default().finish(&self.shard, self.cursor.position(), Some(lag)), 0);
+                let mut batch = BatchBuilder::default().finish(&self.shard, self.cursor.position(), Some(lag));
+                batch.lost = self.cursor.has_lost();
+                room.batch(batch, 0);
                 self.told_end = true;
                 self.marked = now;
             }

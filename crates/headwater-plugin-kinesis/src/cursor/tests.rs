@@ -89,13 +89,20 @@ fn a_lost_position_fails_or_goes_on_at_the_oldest() {
     assert_eq!(fails.at_end(NOW).unwrap_err().kind(), ErrorKind::PositionLost);
 
     let mut goes_on = cursor(at(3, Within::Plain), OnPositionLost::Earliest);
-    assert_eq!(values(&goes_on.take(&plain(&[5, 6]), NOW, 10, 1000).unwrap()), [["5", "6"]]);
+    let ready = goes_on.take(&plain(&[5, 6]), NOW, 1, 1000).unwrap();
+    assert_eq!(values(&ready), [["5"], ["6"]]);
+    assert_eq!(ready.iter().map(|ready| ready.batch.lost).collect::<Vec<_>>(), [true, false]);
+    assert!(!goes_on.take(&plain(&[7]), NOW, 10, 1000).unwrap()[0].batch.lost);
+    // Where nothing is left, what says so says it.
+    let mut goes_on = cursor(at(3, Within::Plain), OnPositionLost::Earliest);
+    goes_on.at_end(NOW).unwrap();
+    assert_eq!([goes_on.has_lost(), goes_on.has_lost()], [true, false]);
     // A position that is refused begins at the oldest record, with what lies behind it.
     let mut goes_on = cursor(at(3, Within::Plain), OnPositionLost::Earliest);
     let refused = || Error::new(ErrorKind::PositionLost, "who is that?");
     assert!(goes_on.refused(refused()).is_retryable());
     assert_eq!(goes_on.begin(), Begin::Horizon);
-    goes_on.take(&plain(&[5]), NOW, 10, 1000).unwrap();
+    assert!(goes_on.take(&plain(&[5]), NOW, 10, 1000).unwrap()[0].batch.lost);
     assert_eq!(goes_on.begin(), Begin::Sequence("5".into()));
     assert!(!cursor(at(3, Within::Plain), OnPositionLost::Fail).refused(refused()).is_retryable());
 }

@@ -223,6 +223,10 @@ async fn shards_that_are_removed_before_they_are_read_stop_the_job_or_are_steppe
         assert_eq!(fails.processed.len(), load.keys, "{gone:?}");
         goes_on.live(load.keys * left.len(), usize::MAX).await.unwrap();
         assert!(goes_on.by_key().values().all(|numbers| *numbers == left), "{gone:?}: {:?}", goes_on.by_key());
+        // The parents of what is left are over, so that nothing waits for them.
+        let parents = if gone.len() > 1 { &[1, 2][..] } else { &[0] };
+        let ends = parents.iter().map(|shard| goes_on.progress(*shard)).collect::<Vec<_>>();
+        assert!(ends.iter().all(|end| *end == Some(Progress::End)), "{gone:?}: {ends:?}");
         // What was gone before a job first began is not lost to it.
         let mut later = Job::new(source("fail"));
         later.live(load.keys * (left.len() - 1), usize::MAX).await.unwrap();
