@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use headwater_core::online::OnlineRow;
 use headwater_core::stream::{AssignedSplit, Progress, StreamBatch};
-use headwater_core::{Error, Position, Result, SplitId};
+use headwater_core::{Error, Position, Result, SplitId, StreamSource};
 use tokio::task::{JoinError, JoinSet};
 
 use super::Tuning;
@@ -33,6 +33,8 @@ pub(super) struct Prepared {
 pub(super) struct Sink {
     pub(super) project: Arc<Project>,
     pub(super) lanes: Vec<Lane>,
+    /// What the lanes are fed from; `None` where it is no stream.
+    pub(super) stream: Option<Arc<dyn StreamSource>>,
     pub(super) board: Board,
     pub(super) tuning: Tuning,
     /// Rows were put that may not survive a loss of power.
@@ -69,6 +71,7 @@ impl Sink {
         Self {
             project,
             lanes,
+            stream: None,
             board,
             tuning,
             unsynced: false,

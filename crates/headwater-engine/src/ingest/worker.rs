@@ -152,7 +152,9 @@ fn sink(group: &Group) -> Result<Sink> {
         Ok(lane)
     });
     let lanes = lanes.collect::<Result<Vec<_>>>()?;
-    Ok(Sink::new(Arc::clone(&group.project), lanes, group.board.clone(), group.tuning))
+    let mut sink = Sink::new(Arc::clone(&group.project), lanes, group.board.clone(), group.tuning);
+    sink.stream = Some(Arc::clone(&group.stream));
+    Ok(sink)
 }
 
 /// Makes the group's views serve.

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{Error, ErrorKind, Micros, Position, Result};
+use headwater_core::{Error, ErrorKind, Micros, Position, Result, SplitId};
 use tokio::time::Instant;
 
 use super::batch::time_bounds;
 use super::json::format_time;
 use super::materialize::{Interval, MaterializeProgress, Materialized, Reporter};
-use crate::ingest::windows::{Build, Calls, LogFrom, catch_up_here, load, remove_outdated};
-use crate::ingest::{self, JobState, Tuning};
+use crate::ingest::windows::{Build, Calls, LogFrom, are_gone, catch_up_here, load, remove_outdated};
+use crate::ingest::{self, Checkpoint, JobState, Tuning};
 use crate::project::Project;
 use crate::view::View;
 use crate::windows::epoch::{BuildProgress, Epoch};
@@ -188,8 +188,8 @@ async fn take_over(
     }
 }
 
-/// Whether the view's log has everything that was served: a job that was killed publishes no more, and what it did not
-/// is read from the stream again.
+/// Whether the view's log has everything that was served and can still be had: a job that was killed publishes no more,
+/// and what it did not is read from the stream again.
 async fn log_has_all(project: &Project, view: &View) -> Result<bool> {
     if !view.offline {
         return Ok(true);
@@ -197,9 +197,18 @@ async fn log_has_all(project: &Project, view: &View) -> Result<bool> {
     let ends = project.offline.ends(&view.log()).await?;
     let (online, name) = (project.online.as_ref(), &project.definitions.project);
     let checkpoints = ingest::load_checkpoints(online, name, view).await?;
-    Ok(checkpoints
-        .iter()
-        .all(|(split, checkpoint)| ends.get(split).map_or(&Position::START, |end| &end.through) >= &checkpoint.through))
+    let lacks = |(split, checkpoint): &(SplitId, Checkpoint)| {
+        ends.get(split).map_or(&Position::START, |end| &end.through) < &checkpoint.through
+    };
+    let lacking = checkpoints.into_iter().filter(lacks).map(|(split, _)| split).collect::<Vec<_>>();
+    let Some(input) = view.stream.as_ref().filter(|_| !lacking.is_empty()) else { return Ok(lacking.is_empty()) };
+    match project.stream_source(&input.source) {
+        Ok(stream) => Ok(are_gone(stream.as_ref(), &lacking).await),
+        Err(error) => {
+            tracing::warn!(%error, "the stream does not say which splits it has");
+            Ok(false)
+        }
+    }
 }
 
 /// Whether a job runs that feeds the view.

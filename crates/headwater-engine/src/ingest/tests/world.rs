@@ -1,7 +1,7 @@
 //! A project with everything in memory, and a stream that does what tests ask of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, RecordBatch, TimestampMicrosecondArray};
@@ -408,18 +408,24 @@ impl StreamReader for TestReader {
     }
 }
 
+/// The streams of all worlds, which share a process.
+static STREAMS: LazyLock<Mutex<Vec<TestStream>>> = LazyLock::new(Mutex::default);
+
 headwater_core::options! {
     /// What whoever opens the stream anew has to know of it.
     struct TestOptions {
+        /// Its place in `STREAMS`.
+        stream: u64,
         /// Whether its records without a value delete.
         deletes: bool = false,
     }
 }
 
-/// What the source of [`World`] opens for whoever does not read it: a stream without records.
+/// What the source of [`World`] opens for whoever does not read it.
 static PLUGIN: Plugin = Plugin::new("test", "1").with_stream(Role::new::<TestOptions>(|config, _| {
     let options = TestOptions::from_config(config)?;
-    Ok(Arc::new(TestStream { deletes: options.deletes, ..TestStream::default() }))
+    let stream = STREAMS.lock().unwrap()[options.stream as usize].clone();
+    Ok(Arc::new(TestStream { deletes: options.deletes, ..stream }))
 }));
 
 /// A row as tests compare it: split, position, id, event time, value.
@@ -451,13 +457,17 @@ impl World {
             batch_records: 7,
             ..Tuning::default()
         };
+        let stream = TestStream::default();
+        let mut streams = STREAMS.lock().unwrap();
+        streams.push(stream.clone());
+        let source = Source::stream("events", "test", settings).option("stream", streams.len() as u64 - 1);
         Self {
-            definitions: Definitions::new("test").source(Source::stream("events", "test", settings)),
+            definitions: Definitions::new("test").source(source),
             clock: Arc::new(ManualClock::new(NOW)),
             online: Arc::new(MemoryOnlineStore::new()),
             offline: Arc::new(MemoryOfflineStore::new()),
             views: vec![Arc::new(view("values", "g1"))],
-            stream: TestStream::default(),
+            stream,
             options: IngestOptions { tuning, ..IngestOptions::default() },
             registry: Registry::empty().with(&PLUGIN).unwrap(),
         }

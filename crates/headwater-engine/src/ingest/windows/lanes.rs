@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use headwater_core::{Micros, Position, Result, SplitId};
+use tokio::time::Instant;
 
 use super::build::{catch_up, catch_up_here, remove_outdated};
 use super::history::Ranges;
 use super::writer::{Changed, Writer};
-use super::{Calls, fingerprint, has_columns, load};
+use super::{Calls, are_gone, fingerprint, has_columns, load};
 use crate::ingest::checkpoint::{self, Checkpoint};
 use crate::ingest::lane::Piece;
 use crate::ingest::retry::retry;
@@ -18,11 +20,15 @@ use crate::windows::epoch::{EpochEntry, EpochState, Epochs, SplitProgress};
 
 /// How long a replaced epoch stays for workers that do not know yet.
 const GRACE: Micros = 10_000_000;
+/// How often a stream is asked at most which splits it has.
+const LIST_EVERY: Duration = Duration::from_secs(10);
 
 /// The epochs of a windowed view that a lane writes to, oldest first.
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct WindowLane {
     epochs: Vec<Live>,
+    /// When the stream was last asked which splits it has.
+    listed: Option<Instant>,
 }
 
 /// An epoch that is written to.
@@ -200,7 +206,7 @@ impl Sink {
             } else {
                 self.revise(index, &view, &epochs, false)?;
             }
-            self.switch(&view, &epochs).await?;
+            self.switch(index, &view, &epochs).await?;
             let remove = || remove_outdated(&self.project, &view, &epochs, GRACE);
             retry("online store", self.tuning.pauses(), &self.board, remove).await?;
         }
@@ -240,10 +246,10 @@ impl Sink {
     }
 
     /// Makes the latest epoch of the view's aggregations serve if every split has caught up.
-    async fn switch(&self, view: &Arc<View>, epochs: &Epochs) -> Result<()> {
+    async fn switch(&mut self, index: usize, view: &Arc<View>, epochs: &Epochs) -> Result<()> {
         let later = wanted(view, epochs).filter(|entry| entry.epoch.id.as_str() > epochs.serving_id());
         let Some(entry) = later.last().filter(|_| view.offline) else { return Ok(()) };
-        let (project, pauses) = (self.project.as_ref(), self.tuning.pauses());
+        let (project, pauses) = (Arc::clone(&self.project), self.tuning.pauses());
         let (online, name) = (project.online.as_ref(), &project.definitions.project);
         let checkpoints = || checkpoint::load(online, name, view);
         let checkpoints = retry("checkpoint", pauses, &self.board, checkpoints).await?.0;
@@ -253,11 +259,13 @@ impl Sink {
         // Splits that nobody reads any more are brought up by whoever looks.
         let left = checkpoints.iter().filter(|(split, checkpoint)| !caught_up(split, checkpoint));
         let left = left.collect::<Vec<_>>();
-        if left.iter().all(|(split, checkpoint)| is_over(split, checkpoint)) {
+        let open = left.iter().filter(|(split, checkpoint)| !is_over(split, checkpoint));
+        let open = open.map(|(split, _)| (*split).clone()).collect::<Vec<_>>();
+        if self.has_lost(index, &open).await {
             let calls = self.calls();
             let cache = self.tuning.window_cache_bytes;
             let over = |split: &SplitId| left.iter().any(|(left, _)| *left == split);
-            let catch_up = || catch_up_here(project, &calls, view, &entry.epoch, cache, over);
+            let catch_up = || catch_up_here(&project, &calls, view, &entry.epoch, cache, over);
             retry("log", pauses, &self.board, catch_up).await?;
             let now = project.clock.now();
             retry("online store", pauses, &self.board, || entry.epoch.serve(online, name, &view.name, now)).await?;
@@ -265,6 +273,21 @@ impl Sink {
             tracing::info!(view = view.name, epoch = entry.epoch.id, "the new epoch serves");
         }
         Ok(())
+    }
+
+    /// Whether the stream has lost all of these splits. It is asked now and then only: mostly another worker needs a
+    /// moment.
+    async fn has_lost(&mut self, index: usize, splits: &[SplitId]) -> bool {
+        if splits.is_empty() {
+            return true;
+        }
+        let Some(stream) = self.stream.clone() else { return false };
+        let Some(windows) = self.lanes.get_mut(index).and_then(|lane| lane.windows.as_mut()) else { return false };
+        if windows.listed.is_some_and(|listed| listed.elapsed() < LIST_EVERY) {
+            return false;
+        }
+        windows.listed = Some(Instant::now());
+        are_gone(stream.as_ref(), splits).await
     }
 
     /// Whether no epoch is waiting to take over.

@@ -5,7 +5,8 @@
 //! moves on with the checkpoints. Where it lies behind what the reader will bring, the rest is read from the log: when a
 //! split is assigned, and when a running worker finds an epoch that somebody has built meanwhile. The worker then
 //! publishes what it holds, brings the new epoch up to that position, and from there on writes both. Reads go to the new
-//! epoch as soon as every split has come that far.
+//! epoch as soon as every split has come that far; of splits that have ended, or that the stream does not have any more,
+//! as soon as it has what the log has of them.
 //!
 //! A view without a log has nothing to catch up from. Its epochs are built of the batch rows alone, before anything is
 //! read; a changed aggregation makes it read the stream again from where it began.
@@ -16,11 +17,13 @@ mod history;
 mod lanes;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use headwater_core::online::OnlineRow;
-use headwater_core::{OnlineStore, Position, Result, SplitId};
+use headwater_core::{OnlineStore, Position, Result, SplitId, StreamSource};
 
 use super::checkpoint::{self, Checkpoint};
 use super::retry::{Pauses, retry};
@@ -33,6 +36,9 @@ pub(crate) use build::{Build, LogFrom, catch_up_here, remove_outdated};
 pub(super) use build::{build_for_job, prepare};
 pub(super) use lanes::WindowLane;
 pub(super) use writer::Changed;
+
+/// How long a stream may take to say which splits it has: whoever asks has other things to do.
+const LISTING: Duration = Duration::from_secs(5);
 
 /// How the online store is called: again and again where a job does it, once where a command does.
 #[derive(Debug, Clone)]
@@ -138,6 +144,25 @@ pub(super) async fn again_from(
     let epochs = load(project, view).await?;
     let known = current(view, &epochs).and_then(|entry| entry.splits.get(split));
     Ok(Some(known.map_or_else(|| checkpoint.from.clone(), |known| known.through.clone())))
+}
+
+/// Whether a stream has none of these splits any more: files that were deleted, shards whose retention has passed. Nobody
+/// will read on in them, nor say that they have ended. A stream that does not answer may have all of them.
+pub(crate) async fn are_gone(stream: &dyn StreamSource, splits: &[SplitId]) -> bool {
+    match tokio::time::timeout(LISTING, stream.discover()).await {
+        Ok(Ok(found)) => {
+            let found = found.into_iter().map(|info| info.split).collect::<BTreeSet<_>>();
+            splits.iter().all(|split| !found.contains(split))
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "the stream does not say which splits it has");
+            false
+        }
+        Err(_) => {
+            tracing::warn!("the stream does not say which splits it has");
+            false
+        }
+    }
 }
 
 /// Makes reads of the view's generation go to the latest epoch of its present aggregations.

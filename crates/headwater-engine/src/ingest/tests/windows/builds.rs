@@ -5,7 +5,7 @@ use std::time::Duration;
 use headwater_core::memory::MemoryStreamSource;
 
 use super::*;
-use crate::ingest::windows::{Build, Calls, LogFrom};
+use crate::ingest::windows::{Build, Calls, LogFrom, are_gone};
 use crate::ingest::{JobHandle, Tuning, job, load_checkpoints, replay_dead_letters};
 use crate::windows::epoch::Epoch;
 
@@ -95,6 +95,50 @@ async fn an_epoch_that_is_built_without_a_job_waits_for_what_a_killed_one_has_no
     world.run().await;
     assert_eq!(log_from(&world).await, Some(30 * SECOND));
     compare(&world, &batch, &events, "caught up").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_serves_though_the_stream_has_lost_a_split_that_was_read() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("b"), 1, 51, 5.0)];
+    let mut world = world("lost", windowed(0), &batch);
+    world.stream.script.lock().unwrap().follow = true;
+    world.options.until_caught_up = true;
+    fill(&world, &events);
+    world.run().await;
+    // As a file that was rotated away: it never ended.
+    world.stream.splits.lock().unwrap().remove(&SplitId::from("a"));
+    world.views = vec![windowed(1).into()];
+    tokio::time::timeout(Duration::from_secs(20), world.run()).await.expect("the job finishes");
+    assert_eq!(epochs(&world).await.serving.unwrap().0.fingerprint, "w1");
+    compare(&world, &batch, &events, "other aggregations").await;
+    // What is merely silent is waited for.
+    let stream = MemoryStreamSource::new("events").bounded(false);
+    stream.add_split("a".into(), &[]);
+    stream.add_split("b".into(), &[]);
+    assert!(!are_gone(&stream, &["a".into(), "c".into()]).await);
+    assert!(are_gone(&stream, &["c".into()]).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_is_built_without_a_job_does_not_wait_for_what_is_lost() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let mut world = world("lost unlogged", windowed(0), &batch);
+    world.options.tuning.log_interval = Duration::from_secs(3_600);
+    world.stream.script.lock().unwrap().follow = true;
+    fill(&world, &[event(Some("a"), 1, 40, 4.0)]);
+    let job = world.start().await;
+    world.until("it is served", || have_read(&world, 1)).await;
+    drop(job);
+    // Its tasks are told to end, and do so when it is their turn.
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    world.clock.advance(31 * SECOND);
+    world.stream.splits.lock().unwrap().clear();
+    let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
+    assert_eq!((done.note, log_from(&world).await), (None, Some(30 * SECOND)));
+    compare(&world, &batch, &[], "without it").await;
 }
 
 #[tokio::test]
