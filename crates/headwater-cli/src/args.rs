@@ -186,7 +186,7 @@ pub(crate) struct VerifyArgs {
     /// Draw the same entities again: what an earlier run printed.
     #[arg(long)]
     pub(crate) seed: Option<u64>,
-    /// How long to wait for a running job to publish the log, such as `30s`.
+    /// How long to wait for a running job to publish its log, and to write online what is in it, such as `30s`.
     #[arg(long, default_value = "90s", value_parser = length, value_name = "DURATION")]
     pub(crate) wait: Duration,
 }

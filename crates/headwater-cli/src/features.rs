@@ -84,8 +84,9 @@ fn report(found: &Verified) -> String {
         format!("  matches             {}", found.matches),
         format!("  mismatches          {}", found.mismatches),
         format!("  missing             {}", found.missing),
-        format!("  not compared        {}", found.unpublished + found.changed),
+        format!("  not compared        {}", found.unpublished + found.unwritten + found.changed),
         format!("    not yet in the log  {}", found.unpublished),
+        format!("    not yet online      {}", found.unwritten),
         format!("    changed meanwhile   {}", found.changed),
         format!("  largest difference  {:e}", found.largest_difference),
     ];

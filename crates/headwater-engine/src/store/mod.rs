@@ -64,7 +64,7 @@ pub use verify::{Difference, Verified, VerifyOptions};
 #[cfg(test)]
 pub(crate) use {
     epochs::materialize as materialize_windows, history::get_historical_features, materialize::Interval as Between,
-    online::ServingCache as Serving, online::get_online_features,
+    online::ServingCache as Serving, online::get_online_features, verify::verify as verify_view,
 };
 
 use crate::definitions;

@@ -165,7 +165,7 @@ impl ServingCache {
     }
 
     /// The epochs of windowed views.
-    pub(super) fn epochs(&self) -> &EpochCache {
+    pub(crate) fn epochs(&self) -> &EpochCache {
         &self.epochs
     }
 

@@ -28,7 +28,7 @@ const TRIES: usize = 10;
 
 /// The serving epoch of each view, as last seen.
 #[derive(Debug, Default)]
-pub(super) struct EpochCache(Mutex<BTreeMap<String, Arc<Reading>>>);
+pub(crate) struct EpochCache(Mutex<BTreeMap<String, Arc<Reading>>>);
 
 /// How to read a view's state.
 #[derive(Debug)]

@@ -120,10 +120,10 @@ impl OfflineStore for Flaky<dyn OfflineStore> {
 
 /// A store whose values can be made to stand still, or to fail for good.
 #[derive(Debug)]
-struct Gate {
-    inner: Arc<dyn OnlineStore>,
-    open: watch::Receiver<bool>,
-    broken: bool,
+pub(super) struct Gate {
+    pub(super) inner: Arc<dyn OnlineStore>,
+    pub(super) open: watch::Receiver<bool>,
+    pub(super) broken: bool,
 }
 
 #[async_trait]

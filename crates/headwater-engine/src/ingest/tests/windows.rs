@@ -4,6 +4,7 @@
 mod any;
 mod builds;
 mod reads;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock, Mutex};
