@@ -3,6 +3,7 @@
 
 mod any;
 mod builds;
+mod expiry;
 mod reads;
 mod verify;
 

@@ -2,7 +2,7 @@
 //!
 //! A case is a history of its own: splits that are closed and followed by others, batch rows, workers that die or stop
 //! at any moment, aggregations that change, epochs that are built meanwhile and whose builders die too, stores and
-//! streams that fail for a while. Whatever happened, online and offline then say what the events themselves say. Each
+//! streams that fail for a while, and a store that forgets rows when their time has come. Whatever happened, online and offline then say what the events themselves say. Each
 //! case has every function, over two windows each.
 //!
 //! Time stands still while somebody works, and jumps where all wait, so that a case takes no longer than its work.
@@ -20,6 +20,7 @@ use headwater_core::transform::{Fingerprint, PlannedTransform, Transformed};
 use headwater_testkit::{Random, seeds};
 
 use super::super::faults::Flaky;
+use super::expiry::Forgetful;
 use super::*;
 
 /// The names of splits, in the order in which they come.
@@ -178,12 +179,14 @@ impl Stream {
 struct Kind {
     offline: bool,
     unnests: bool,
+    /// Windows without a lifetime, and a store that forgets.
+    forgets: bool,
 }
 
 impl Kind {
     /// A view with random aggregations.
     fn view(self, random: &mut Random) -> View {
-        let (variant, mix) = (random.below(3), random.below(3));
+        let (variant, mix) = (if self.forgets { 2 } else { random.below(3) }, random.below(3));
         // Each function over two of the three windows, of another column each time.
         let column = |function, window| ((function + window + mix) % 3 > 0).then_some(function + window + 2 * mix);
         let mut view = windowed_over(variant, column, &format!("w{variant}{mix}"));
@@ -202,9 +205,14 @@ async fn yield_up_to(random: &mut Random, most: usize) {
 async fn any_delivery(seed: u64) {
     let mut random = Random::new(seed);
     let stream = Stream::new(&mut random);
-    let kind = Kind { offline: !random.once_in(4), unnests: random.once_in(3) };
+    let kind = Kind { offline: !random.once_in(4), unnests: random.once_in(3), forgets: random.once_in(4) };
     let view = kind.view(&mut random);
     let mut world = world(&format!("any {seed}"), view, &stream.batch);
+    if kind.forgets {
+        world.online = Forgetful::of(&world);
+        // Near the events, so that some rows have gone by and others have not.
+        world.clock.set(stream.base + random.below(150) as i64 * SECOND);
+    }
     let plain = world.clone();
     if random.once_in(3) {
         (world.online, world.offline) = Flaky::stores(&world, seed, 7);
@@ -252,7 +260,12 @@ async fn any_delivery(seed: u64) {
     if kind.unnests {
         events = events.into_iter().flat_map(|event| vec![event.clone(); Uneven::times(event.value)]).collect();
     }
-    let (nows, past) = instants(&stream, &world.views[0], &mut random);
+    let (mut nows, past) = instants(&stream, &world.views[0], &mut random);
+    if kind.forgets {
+        // What was forgotten by now is missing for earlier times.
+        nows = nows.map(|now| now.max(world.clock.now()));
+        nows.sort_unstable();
+    }
     compare_at(&plain, (&stream.batch, &events), &nows, &past, "in the end").await;
 }
 
