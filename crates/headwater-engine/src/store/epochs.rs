@@ -20,15 +20,20 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Builds an epoch of the batch rows from the interval's start to before its end, and of the log's rows from its end on.
-/// Reads go to it when all splits have caught up: by the jobs, where some run.
-pub(crate) async fn materialize(
-    project: &Project,
-    view: &Arc<View>,
-    interval: &Interval,
-    report: Option<&Reporter>,
-    tuning: &Tuning,
-) -> Result<Materialized> {
+/// Of which batch rows an epoch is to be built.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// The first event time, inclusive; `None` = from the beginning.
+    start: Option<Micros>,
+    /// Where they end, exclusive, and the log begins.
+    end: Micros,
+}
+
+/// Which batch rows an epoch of this interval is built of. Nothing is written.
+///
+/// # Errors
+/// `Invalid`, naming what would do, where windows cannot be built of them; those of the stores.
+pub(crate) async fn plan(project: &Project, view: &Arc<View>, interval: &Interval) -> Result<Plan> {
     let end = match *interval {
         Interval::Between(_, end) | Interval::Until(end) => end,
     };
@@ -36,7 +41,18 @@ pub(crate) async fn materialize(
     let end = end.min(project.clock.now());
     let start = start(project, view, interval, end).await?;
     check_log(project, view, end).await?;
+    Ok(Plan { start, end })
+}
 
+/// Builds an epoch of the batch rows from the plan's start to before its end, and of the log's rows from its end on.
+/// Reads go to it when all splits have caught up: by the jobs, where some run.
+pub(crate) async fn materialize(
+    project: &Project,
+    view: &Arc<View>,
+    Plan { start, end }: Plan,
+    report: Option<&Reporter>,
+    tuning: &Tuning,
+) -> Result<Materialized> {
     let calls = Calls::once(&project.online);
     let wanted = Build::wanted(project, view, tuning.build_lease);
     let never = || async { Ok(None::<()>) };

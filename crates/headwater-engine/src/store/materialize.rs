@@ -77,7 +77,7 @@ pub(crate) enum Interval {
     Until(Micros),
 }
 
-/// Writes the newest batch rows of an interval to the online store.
+/// Writes the newest batch rows of an interval to the online store; of windowed views, builds an epoch.
 pub(crate) async fn materialize(
     project: &Project,
     interval: Interval,
@@ -94,32 +94,42 @@ pub(crate) async fn materialize(
         )));
     }
     let views = choose(project, views)?;
-    let mut out = Vec::with_capacity(views.len());
-    for view in views {
-        out.push(if view.windows.is_some() {
-            epochs::materialize(project, &view, &interval, report, &Tuning::default()).await?
-        } else {
-            materialize_view(project, &view, &interval, report).await?
+    // What is refused for one view is refused before anything is written of another.
+    let mut plans = Vec::with_capacity(views.len());
+    for view in &views {
+        plans.push(match view.windows {
+            Some(_) => Some(epochs::plan(project, view, &interval).await?),
+            None => None,
         });
     }
-    project.online.sync().await?;
-    for done in &out {
-        // What lies after now may still come: a later run begins there again.
-        let view = project.view(&done.view)?;
-        let (online, name) = (project.online.as_ref(), &project.definitions.project);
-        let end = done.end.min(project.clock.now());
-        if done.note.is_none() {
-            write_materialized(online, name, &view.name, &view.generation, end).await?;
-        }
-        // A view that no job feeds has caught up when its batch rows are there.
-        if !project.fed_by_job(view) {
-            Serving { view: view.name.clone(), generation: view.generation.clone(), applied: project.clock.now() }
-                .write(online, name)
-                .await?;
-        }
+    let mut out = Vec::with_capacity(views.len());
+    for (view, plan) in views.iter().zip(plans) {
+        let done = match plan {
+            Some(plan) => epochs::materialize(project, view, plan, report, &Tuning::default()).await?,
+            None => materialize_view(project, view, &interval, report).await?,
+        };
+        record(project, view, &done).await?;
+        out.push(done);
     }
-    project.online.sync().await?;
     Ok(out)
+}
+
+/// Remembers durably what was done to a view.
+async fn record(project: &Project, view: &View, done: &Materialized) -> Result<()> {
+    let (online, name) = (project.online.as_ref(), &project.definitions.project);
+    online.sync().await?;
+    if done.note.is_none() {
+        // What lies after now may still come: a later run begins there again.
+        let end = done.end.min(project.clock.now());
+        write_materialized(online, name, &view.name, &view.generation, end).await?;
+    }
+    // A view that no job feeds has caught up when its batch rows are there.
+    if !project.fed_by_job(view) {
+        Serving { view: view.name.clone(), generation: view.generation.clone(), applied: project.clock.now() }
+            .write(online, name)
+            .await?;
+    }
+    online.sync().await
 }
 
 fn choose(project: &Project, names: Option<&[String]>) -> Result<Vec<Arc<View>>> {

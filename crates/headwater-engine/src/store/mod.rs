@@ -63,8 +63,9 @@ pub use reset::{Reset, ResetKind, ResetView};
 pub use verify::{Difference, Verified, VerifyOptions};
 #[cfg(test)]
 pub(crate) use {
-    epochs::materialize as materialize_windows, history::get_historical_features, materialize::Interval as Between,
-    online::ServingCache as Serving, online::get_online_features, verify::verify as verify_view,
+    epochs::materialize as materialize_windows, epochs::plan as plan_windows, history::get_historical_features,
+    materialize::Interval as Between, online::ServingCache as Serving, online::get_online_features,
+    verify::verify as verify_view,
 };
 
 use crate::definitions;

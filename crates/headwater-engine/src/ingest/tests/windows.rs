@@ -283,7 +283,8 @@ async fn log_from(world: &World) -> Option<Micros> {
 
 async fn materialize(world: &World, start: Micros, end: Micros) -> Result<Materialized> {
     let (project, view, tuning) = (world.project(), Arc::clone(&world.views[0]), world.options.tuning);
-    store::materialize_windows(&project, &view, &store::Between::Between(start, end), None, &tuning).await
+    let plan = store::plan_windows(&project, &view, &store::Between::Between(start, end)).await?;
+    store::materialize_windows(&project, &view, plan, None, &tuning).await
 }
 
 fn assert_agree(view: &View, got: &[Value], wanted: &[Value], what: impl Fn() -> String) {

@@ -1,12 +1,14 @@
 use std::sync::{Arc, Mutex};
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
+use headwater_core::definitions::{AggregateFunction, Field, ValueType};
 use headwater_core::memory::MemoryBatchSource;
 use headwater_core::{ErrorKind, Micros, SplitId};
 use serde_json::json;
 
 use super::super::materialize::{Interval, Materialized, Reporter, materialize};
 use super::{DAY, Fixture, HOUR, TABLES, batch, times};
+use crate::windows::{Window, WindowFeature, Windows};
 
 type Row = (Option<i64>, Option<Micros>, Option<Micros>, Option<f64>);
 
@@ -179,11 +181,56 @@ async fn wrong_calls_and_tables_are_errors() {
     let text = fault.to_string();
     assert!(text.starts_with("source `stats_table`, `a.csv`, row 2: column `driver_id`: "), "{text}");
     store.edit("stats", |view| {
-        view.features
-            .push(headwater_core::definitions::Field::new("age", headwater_core::definitions::ValueType::Int64))
+        view.features.push(Field::new("age", ValueType::Int64));
     });
     let text = error(Interval::Until(10), "stats", &store).await.to_string();
     assert_eq!(text, "source `stats_table` of view `stats` has no column `age`");
+}
+
+fn hourly(test: &str) {
+    let table = MemoryBatchSource::new(test);
+    table.add(
+        SplitId::from("a"),
+        batch(vec![
+            ("city", Arc::new(StringArray::from(vec!["Oslo", "Oslo"])) as ArrayRef),
+            ("driver_id", Arc::new(Int64Array::from(vec![1, 1]))),
+            ("event_timestamp", times(&[Some(DAY - 5 * HOUR), Some(DAY - 1)])),
+            ("trips", Arc::new(Int64Array::from(vec![1, 2]))),
+        ]),
+    );
+    TABLES.lock().unwrap().insert(format!("{test}/hourly"), table);
+}
+
+#[tokio::test]
+async fn what_is_refused_for_one_view_is_refused_before_another_is_written() {
+    let mut store = Fixture::new("all_or_none");
+    table("all_or_none", &[&[(Some(1), Some(DAY - 1), None, Some(0.1))]]);
+    hourly("all_or_none");
+    store.edit("hourly", |view| {
+        let window = Some(Window { length: HOUR, hop: HOUR });
+        let (field, function) = (view.features[0].clone(), AggregateFunction::Count);
+        let features = vec![WindowFeature { field, function, column: None, window }];
+        view.ttl = 0;
+        view.windows = Some(Arc::new(Windows { columns: view.features.clone(), features, fingerprint: String::new() }));
+    });
+    let interval = |start| Interval::Between(start, DAY);
+    let error = materialize(&store.project, interval(DAY - 1), None, None).await.unwrap_err();
+    assert!(error.to_string().contains("the longest window reaches back so far"), "{error}");
+    assert_eq!(rate(&store, 1).await, json!([null, "NOT_FOUND"]));
+    let done = materialize(&store.project, interval(DAY - HOUR), None, None).await.unwrap();
+    assert_eq!(done.iter().map(|done| done.rows).collect::<Vec<_>>(), [1, 1]);
+    assert_eq!(rate(&store, 1).await, json!([0.1, "PRESENT"]));
+}
+
+#[tokio::test]
+async fn a_view_that_is_done_is_recorded_though_the_next_one_fails() {
+    let mut store = Fixture::new("one_by_one");
+    table("one_by_one", &[&[(Some(1), Some(10), None, Some(0.1))]]);
+    hourly("one_by_one");
+    store.edit("hourly", |view| view.features.push(Field::new("age", ValueType::Int64)));
+    let error = materialize(&store.project, Interval::Until(10), None, None).await.unwrap_err();
+    assert_eq!(error.message(), "source `hourly_table` of view `hourly` has no column `age`");
+    assert_eq!(run(&store, Interval::Until(20)).await.start, Some(10));
 }
 
 #[tokio::test]
