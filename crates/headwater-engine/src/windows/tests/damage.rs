@@ -1,5 +1,7 @@
 //! Bytes that no row was written as: an error or another row, never a panic.
 
+use std::sync::LazyLock;
+
 use headwater_core::ErrorKind;
 use headwater_core::definitions::AggregateFunction as F;
 use proptest::prelude::*;
@@ -71,8 +73,57 @@ fn use_bytes(layout: &Layout, bytes: &[u8], events: &[Event]) -> Result<(), Test
     Ok(())
 }
 
+/// Sketches of distinct values.
+fn sketches() -> Layout {
+    let features = [Some(Window { length: 1000, hop: 1000 }), None].map(|w| (F::ApproxCountDistinct, Some(1), w));
+    Layout::new(&windows(&COLUMNS, &features)).unwrap()
+}
+
+/// Events of so many values.
+fn values(values: std::ops::Range<i64>) -> Vec<Event> {
+    let event = |value| Event { time: 1, split: 0, float: None, int: Some(value), text: None, instant: None };
+    values.map(event).collect()
+}
+
+/// A byte, often one that is taken for much, or for nothing.
+fn byte() -> impl Strategy<Value = u8> {
+    prop_oneof![any::<u8>(), Just(0), Just(u8::MAX)]
+}
+
+/// A row of two sketches that hold all their registers.
+static FULL: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let layout = sketches();
+    state(&layout, &values(0..5_000)).encode(&layout).to_vec()
+});
+
+#[test]
+fn a_sketch_that_contradicts_itself_is_damaged() {
+    let layout = sketches();
+    assert!(FULL.len() > 2_048 && State::decode(&layout, &FULL).is_ok());
+    for at in [200, 600, 1_000, 1_300, 2_000] {
+        let mut bytes = FULL.clone();
+        bytes[at] ^= 1;
+        assert_eq!(State::decode(&layout, &bytes).unwrap_err().kind(), ErrorKind::Corrupt, "at {at}");
+    }
+}
+
 proptest! {
     #![proptest_config(config(128))]
+
+    #[test]
+    fn a_row_of_full_sketches_with_bytes_changed(
+        // Half of them where the first one says what it is.
+        changes in proptest::collection::vec((prop_oneof![0_usize..48, 0_usize..2_200], byte()), 1..4),
+        later in 5_000_i64..1_000_000,
+    ) {
+        let mut bytes = FULL.clone();
+        for (at, byte) in changes {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
+        use_bytes(&sketches(), &bytes, &values(later..later + 300))?;
+    }
 
     #[test]
     fn any_bytes(mut bytes in proptest::collection::vec(any::<u8>(), 0..200), versioned in any::<bool>()) {

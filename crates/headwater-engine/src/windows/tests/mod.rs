@@ -1,6 +1,7 @@
 //! The functions, and the state rows they are kept in.
 
 mod damage;
+mod distinct;
 pub(crate) mod oracle;
 mod properties;
 mod rules;
