@@ -209,6 +209,16 @@ pub(crate) fn all(outcomes: impl IntoIterator<Item = Outcome>) -> Outcome {
     Outcome::Passed(sum)
 }
 
+/// Fails where no test ran though some were asked for by name: they are called otherwise by now.
+pub(crate) fn some_ran(outcome: Outcome, name: &str) -> Outcome {
+    match outcome {
+        Outcome::Passed(tests) if tests.passed == 0 => {
+            Outcome::Failed(format!("no test has `{name}` in its name"), tests)
+        }
+        outcome => outcome,
+    }
+}
+
 /// Prints what ran, with durations and counts, then what did not, then the sum as `N passed, N failed`. A step that is
 /// no run of tests counts as one. Says whether all is well: nothing failed and, if `strict`, nothing was left out.
 pub(crate) fn report(ran: &[Ran], left_out: &[&str], strict: bool) -> bool {
@@ -300,6 +310,14 @@ mod tests {
         let failed = Tests { passed: 4, failed: 1, ..Tests::default() };
         assert!(!report(&[ran(Outcome::Failed("why".into(), failed))], &[], false));
         assert!(!report(&[ran(Outcome::Failed("why".into(), Tests::default()))], &[], false));
+    }
+
+    #[test]
+    fn tests_that_are_asked_for_by_name_have_to_be_there() {
+        let passed = |passed| Outcome::Passed(Tests { passed, ignored: 1, ..Tests::default() });
+        assert!(matches!(some_ran(passed(1), "windows"), Outcome::Passed(_)));
+        let Outcome::Failed(why, _) = some_ran(passed(0), "windows") else { panic!("it passed") };
+        assert_eq!(why, "no test has `windows` in its name");
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::guide;
-use crate::run::{Context, Outcome, Step, Tests, all};
+use crate::run::{Context, Outcome, Step, Tests, all, some_ran};
 use crate::servers::Servers;
 use crate::tidy;
 
@@ -104,10 +104,11 @@ fn tests(context: &Context) -> Outcome {
 const WINDOW_STREAMS: &str = "2000";
 
 fn windows(context: &Context) -> Outcome {
-    let mut command = context.command("cargo");
-    command.args(TESTS).args(["--lib", "--", "windows::tests::properties", "ingest::tests::windows::any"]);
-    command.env("PROPTEST_CASES", WINDOW_STREAMS);
-    context.run(command)
+    all(["windows::tests::properties", "ingest::tests::windows::any"].into_iter().map(|tests| {
+        let mut command = context.command("cargo");
+        command.args(TESTS).args(["--lib", "--", tests]).env("PROPTEST_CASES", WINDOW_STREAMS);
+        some_ran(context.run(command), tests)
+    }))
 }
 
 /// Checks the facade with no feature and with each alone: a workspace build has most of them and hides what is missing.
