@@ -369,6 +369,17 @@ async fn the_first_ingest_counts_batch_rows_up_to_the_newest() {
 }
 
 #[tokio::test]
+async fn a_batch_row_that_lies_ahead_does_not_silence_the_stream() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 1, 299, 2.0), event(None, 1, 50_000, 3.0)];
+    let events = [event(Some("a"), 1, 299, 4.0), event(Some("a"), 1, 300, 5.0), event(Some("a"), 2, 310, 6.0)];
+    let world = world("ahead", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(300 * SECOND), "it is now");
+    compare_at(&world, (&batch, &events), &[300 * SECOND, 320 * SECOND], &[], "ahead").await;
+}
+
+#[tokio::test]
 async fn a_materialize_before_the_first_ingest_says_where_batch_rows_end() {
     let batch = [event(None, 1, 10, 1.0), event(None, 1, 50, 2.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 1, 51, 5.0)];

@@ -29,7 +29,7 @@ const BUILD_SHARE: usize = 4;
 /// Where log and batch rows meet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum LogFrom {
-    /// Just after the newest batch row; the beginning of time where there is none.
+    /// Just after the newest batch row, now at the latest; the beginning of time where there is none.
     AfterNewest,
     /// Here.
     At(Option<Micros>),
@@ -103,7 +103,11 @@ impl Build<'_> {
         self.remove_orphans(&kept).await?;
         let log_from = match self.log_from {
             LogFrom::At(time) => time,
-            LogFrom::AfterNewest => view.batch_bounds(project).await?.map(|(_, newest)| newest.saturating_add(1)),
+            LogFrom::AfterNewest => {
+                let bounds = view.batch_bounds(project).await?;
+                // What lies after now may still come by the stream.
+                bounds.map(|(_, newest)| newest.saturating_add(1).min(project.clock.now()))
+            }
         };
         let epoch = Epoch {
             id: next_id(&epochs),
