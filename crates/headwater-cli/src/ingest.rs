@@ -132,6 +132,9 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
         .views
         .iter()
         .map(|view| {
+            let splits = status.jobs.iter().flat_map(|job| &job.splits);
+            let splits = splits.filter(|split| split.view == view.view && split.generation == view.generation);
+            let older = splits.map(|split| split.counts.before_log_from).sum();
             [
                 view.view.clone(),
                 view.generation.clone(),
@@ -142,7 +145,7 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
                 },
                 view.source.clone(),
                 known(view.materialized_to.map(format_time)),
-                view.windows.as_ref().map_or_else(|| "-".into(), windows),
+                view.windows.as_ref().map_or_else(|| "-".into(), |state| windows(state, older)),
                 view.notes.join("; "),
             ]
         })
@@ -205,8 +208,8 @@ pub(crate) async fn status(format: Format, store: &FeatureStore) -> Result<()> {
     print(format, &status, || text)
 }
 
-/// The state of a view's windows, in words.
-fn windows(windows: &WindowStatus) -> String {
+/// The state of a view's windows, in words. `older` = events before `log_from`.
+fn windows(windows: &WindowStatus, older: u64) -> String {
     let from = |log_from: Option<_>| log_from.map_or_else(|| "the beginning".to_owned(), format_time);
     let mut parts = match &windows.epoch {
         None => vec!["no epoch yet".to_owned()],
@@ -215,6 +218,9 @@ fn windows(windows: &WindowStatus) -> String {
             vec![format!("epoch {epoch}{older}, log from {}", from(windows.log_from))]
         }
     };
+    if older > 0 {
+        parts.push(format!("older events, which change no window: {older}"));
+    }
     if let Some(next) = &windows.next {
         let how_far = if next.built {
             format!("{} of {} splits have caught up", next.splits_caught_up, next.splits)

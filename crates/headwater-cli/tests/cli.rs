@@ -395,7 +395,14 @@ fn windows_are_planned_built_served_and_verified() {
     let windows = view(project.json(&["status"]))["windows"].clone();
     assert!(windows["epoch"].is_string() && windows["log_from"].is_i64(), "{windows}");
     assert_eq!((&windows["current"], &windows["next"]), (&json!(true), &Value::Null));
-    assert!(project.ok(&["status"]).contains("log from 20"));
+    let text = project.ok(&["status"]);
+    assert!(text.contains("log from 20") && !text.contains("older events"), "{text}");
+    // Batch rows stand for the time of this one.
+    let mut events = project.read("sample/driver_events.ndjson");
+    events.push_str("{\"driver_id\": 1001, \"event_timestamp\": \"2026-01-01T07:00:00Z\", \"trips\": 3}\n");
+    project.write("sample/driver_events.ndjson", &events);
+    project.ok(&["ingest", "--until-caught-up"]);
+    assert!(project.ok(&["status"]).contains("older events, which change no window: 1"));
 
     let found = project.json(&["verify", "driver_windows", "--sample", "100", "--seed", "7"]);
     assert_eq!(found["sampled"], found["matches"], "{found}");
