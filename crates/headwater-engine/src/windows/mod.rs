@@ -6,7 +6,8 @@
 //!
 //! Each function is implemented once, as what a tile holds for it (init, update, merge, encode) and how a result follows
 //! from that (finalize); jobs, backfills, reads and the point-in-time join all use that one. Their results do not depend
-//! on the order in which events come, nor on how they are spread over splits.
+//! on the order in which events come, nor on how they are spread over splits, but for sums of floats that leave
+//! `float64` on the way (below).
 //!
 //! | function | what a tile holds | error |
 //! | --- | --- | --- |
@@ -24,8 +25,9 @@
 //! - Nulls are ignored. Of no values `count` is 0 and everything else null; so is `stddev` of one value.
 //! - NaN is a value, equal to itself and greater than every other, as in SQL: it counts, it makes `sum`, `mean` and
 //!   `stddev` NaN, it is `max` where there is one, and `min` only where there is nothing else; percentiles place it last.
-//! - Infinities are values too. `sum` and `mean` of floats are infinite where they are beyond `float64`; `stddev` is NaN
-//!   there.
+//! - Infinities are values too. `sum` and `mean` of floats are infinite where the sum is beyond `float64`, or was on the
+//!   way: of 1e308, 1e308 and -1e308 it depends on their order. `stddev` is NaN there, and where values lie further apart
+//!   than about 1e154, whose square is beyond `float64`.
 //! - `-0.0` and `0.0` are one value to `approx_count_distinct` and `last_distinct_n`, which gives it as `0.0`. `min` takes
 //!   the former for the smaller one.
 //! - A result beyond its feature's type is null and counted, never wrapped: of integers, a sum beyond `int64`; of floats,

@@ -84,8 +84,9 @@ impl Percentile {
     /// no values.
     pub(super) fn finalize(&self, share: f64) -> Option<f64> {
         let count = self.buckets.iter().fold(0_u64, |sum, (_, count)| sum.saturating_add(*count));
-        // Ranks from 1.
-        let rank = (share * count as f64).ceil().max(1.0);
+        // Ranks from 1. A share is written in decimals: what binary ones are off by makes no rank of its own, as in
+        // 0.07 · 100 = 7.000000000000001.
+        let rank = (share * count as f64 * (1.0 - 4.0 * f64::EPSILON)).ceil().max(1.0);
         let mut seen = 0_u64;
         for &(bucket, count) in &self.buckets {
             seen = seen.saturating_add(count);

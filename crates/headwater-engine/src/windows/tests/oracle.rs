@@ -174,8 +174,18 @@ fn is_nan(value: &Value) -> bool {
 fn percentile(function: F, mut values: Vec<f64>) -> Value {
     let F::ApproxPercentile { percentile } = function else { panic!("{function}") };
     values.sort_by(f64::total_cmp);
-    let at = (1..=values.len()).find(|rank| *rank as f64 >= percentile * values.len() as f64).unwrap();
-    Value::Float(values[at - 1])
+    Value::Float(values[rank(percentile, values.len()) - 1])
+}
+
+/// The rank, from 1, that at least this share of so many values does not exceed: of the decimal number that the share is
+/// written as.
+fn rank(share: f64, count: usize) -> usize {
+    let text = share.to_string();
+    let (whole, fraction) = text.split_once('.').unwrap_or((&text, ""));
+    // Of a share that takes more digits than that, no count here makes a whole one.
+    let Some(one) = 10_u128.checked_pow(u32::try_from(fraction.len()).unwrap()) else { return 1 };
+    let share: u128 = format!("{whole}{fraction}").parse().unwrap();
+    usize::try_from((share * u128::try_from(count).unwrap()).div_ceil(one)).unwrap().max(1)
 }
 
 /// Two passes, the second with the rounding of the mean put right.

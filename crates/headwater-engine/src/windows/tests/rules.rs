@@ -6,6 +6,7 @@ use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, ListArray, RecordB
 use arrow::datatypes::Int32Type;
 use headwater_core::definitions::{AggregateFunction as F, ValueType as T};
 
+use super::super::percentile::Percentile;
 use super::super::{
     DISTINCT_STANDARD_ERROR, Layout, PERCENTILE_RELATIVE_ERROR, State, Window, check_type, output_type,
 };
@@ -58,6 +59,16 @@ fn infinities_are_values() {
     let want = [infinite.clone(), infinite.clone(), Value::Float(1.0), infinite.clone(), infinite];
     assert_eq!(floats(&[1.0, f64::INFINITY, 2.0], &functions), want);
     assert!(floats(&[f64::NEG_INFINITY, f64::INFINITY, 2.0], &[F::Sum, F::Stddev]).iter().all(is_nan));
+}
+
+#[test]
+fn what_leaves_its_type_on_the_way_is_infinite_or_nan() {
+    let sum = |values: &[f64]| floats(values, &[F::Sum])[0].clone();
+    assert_eq!(sum(&[1e308, 1e308, -1e308]), Value::Float(f64::INFINITY));
+    assert_eq!(sum(&[1e308, -1e308, 1e308]), Value::Float(1e308));
+    assert!(is_nan(&floats(&[-1e155, 1e155], &[F::Stddev])[0]));
+    let Value::Float(deviation) = floats(&[-1e153, 1e153], &[F::Stddev])[0] else { panic!() };
+    assert!((deviation / 2.0_f64.sqrt() - 1e153).abs() < 1e144, "{deviation}");
 }
 
 #[test]
@@ -176,12 +187,25 @@ fn distinct_counts_stay_within_their_error() {
 #[test]
 fn percentiles_stay_within_their_error() {
     let values: Vec<f64> = (1..=10_000).map(|rank| (f64::from(rank) / 1000.0).exp() - 5.0).collect();
-    for share in [0.0, 0.001, 0.25, 0.5, 0.9, 0.99, 0.9999, 1.0] {
-        let got = floats(&values, &[F::ApproxPercentile { percentile: share }]);
-        let rank = (share * 10_000.0_f64).ceil().max(1.0);
-        let want = (rank / 1000.0).exp() - 5.0;
+    for rank in [0, 10, 700, 2_500, 5_000, 5_500, 9_000, 9_900, 9_999, 10_000] {
+        let got = floats(&values, &[F::ApproxPercentile { percentile: f64::from(rank) / 10_000.0 }]);
+        let want = (f64::from(rank.max(1)) / 1000.0).exp() - 5.0;
         let Value::Float(got) = got[0] else { panic!() };
         assert!((got - want).abs() <= want.abs() * (PERCENTILE_RELATIVE_ERROR + 1e-12), "{got}, not {want}");
+    }
+}
+
+#[test]
+fn percentiles_are_of_the_rank_that_their_decimals_say() {
+    for count in 1..=200_u32 {
+        let mut percentile = Percentile::default();
+        // Each in a bucket of its own.
+        (1..=count).for_each(|rank| percentile.update(f64::from(rank).exp2()));
+        for thousandths in 0..=1000 {
+            let got = percentile.finalize(f64::from(thousandths) / 1000.0).unwrap().log2().round();
+            let rank = (thousandths * count).div_ceil(1000).max(1);
+            assert_eq!(got, f64::from(rank), "{thousandths} thousandths of {count}");
+        }
     }
 }
 
