@@ -42,9 +42,10 @@ pub(crate) enum Command {
     Ingest(IngestArgs),
     /// Move where a source is read on: forward skips, back reads again into a new generation.
     Reset(ResetArgs),
-    /// Write the newest batch rows of an interval, both ends inclusive, to the online store.
+    /// Write the newest batch rows of an interval, both ends inclusive, to the online store; build windows of batch rows
+    /// up to before END.
     Materialize(MaterializeArgs),
-    /// Write batch rows up to END to the online store, from where the last run ended.
+    /// Write batch rows up to END to the online store, from where the last run ended; build windows anew.
     MaterializeIncremental(MaterializeIncrementalArgs),
     /// Push rows of a source to the views it feeds.
     Push(PushArgs),

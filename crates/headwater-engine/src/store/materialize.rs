@@ -25,7 +25,7 @@ pub struct Materialized {
     pub view: String,
     /// The first event time that was read, inclusive; `None` = from the beginning.
     pub start: Option<Micros>,
-    /// The last event time that was read, inclusive.
+    /// The last event time that was read, inclusive; of windows exclusive: the log has the rest.
     pub end: Micros,
     /// Rows of the interval.
     pub rows: u64,

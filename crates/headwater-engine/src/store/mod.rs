@@ -317,13 +317,18 @@ impl FeatureStore {
     /// Writes the newest batch rows from `start` to `end`, both inclusive, to the online store: of these views, or of all
     /// that are served online and have a batch source.
     ///
+    /// Of a view with aggregations it builds a new epoch of its windows instead: of the batch rows from `start` to before
+    /// `end`, or before now where that is earlier, and of the log's rows from there on. `start` has to reach back far
+    /// enough for the longest window, and `end` not to lie before the log's first event. Reads go to it when all splits
+    /// have caught up.
+    ///
     /// Per entity the greatest version is written, nulls and all; a value in the store that is newer, from a stream or
     /// a push, stays. ttl is no filter here. Memory is bounded by a few batches. Running it again changes nothing, so
     /// rows that came late are brought in by materialising their interval once more.
     ///
     /// # Errors
-    /// `Invalid` for an interval that ends before it begins, for views without batch source, for columns that the source
-    /// lacks; `Data`, naming the row, where a value does not fit its field; those of source and store. What was written
+    /// `Invalid` for an interval that ends before it begins, for views without batch source, for windows that cannot be
+    /// built of it, before anything is written; for columns that the source lacks; `Data`, naming the row, where a value does not fit its field; those of source and store. What was written
     /// before an error stays.
     pub async fn materialize(
         &self,
@@ -336,7 +341,8 @@ impl FeatureStore {
     }
 
     /// As [`FeatureStore::materialize`], from where the last one of each view ended. A view that never was begins at
-    /// `end - ttl`, or at the beginning where its values hold for ever.
+    /// `end - ttl`, or at the beginning where its values hold for ever. Windows are built of all batch rows that they reach
+    /// back to from `end`.
     ///
     /// An `end` after now is remembered as now. One that was reached before is no error and reads nothing.
     ///
