@@ -265,10 +265,11 @@ impl Job {
             let load = || checkpoint::load(online, name, view);
             reached.push(retry("checkpoint", pauses, &self.board, load).await?.0);
         }
-        // A view that has not come as far as another, in any split, would hold it up.
-        let is_behind = |own: &BTreeMap<SplitId, Checkpoint>| {
+        // Where others have come further.
+        let ahead_of = |own: &BTreeMap<SplitId, Checkpoint>| {
             let others = reached.iter().flatten();
-            others.into_iter().any(|(split, other)| own.get(split).is_none_or(|own| own.through < other.through))
+            let ahead = others.filter(|(split, other)| own.get(split).is_none_or(|own| own.through < other.through));
+            ahead.map(|(split, _)| split.clone()).collect::<Vec<_>>()
         };
         let mut kinds: [Vec<Arc<View>>; 3] = Default::default();
         let [serve, started, new] = &mut kinds;
@@ -282,9 +283,13 @@ impl Job {
                 windows::reads_again(&self.project, view, &epochs).await
             };
             let again = retry("online store", pauses, &self.board, again).await?.0;
+            // A view that has not come as far as another, in any split, would hold it up. In splits that the stream has
+            // lost it comes no further.
+            let ahead = ahead_of(own);
+            let is_behind = serves && !ahead.is_empty() && !windows::are_gone(self.stream.as_ref(), &ahead).await;
             let kind = match own {
                 own if own.is_empty() => &mut *new,
-                own if serves && !is_behind(own) && !again => &mut *serve,
+                _ if serves && !is_behind && !again => &mut *serve,
                 _ => &mut *started,
             };
             kind.push(Arc::clone(view));

@@ -42,6 +42,32 @@ async fn a_new_generation_is_caught_up_apart_and_then_serves() {
     assert_eq!(world.log().await.len(), 101);
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_view_that_is_added_joins_the_others_though_the_stream_has_lost_a_split() {
+    let mut world = World::new();
+    world.stream.script.lock().unwrap().follow = true;
+    world.options.tuning.log_interval = std::time::Duration::from_millis(1);
+    world.stream.event("a", 1, 10, 1.0);
+    world.stream.event("b", 1, 20, 1.0);
+    let at = |job: &crate::ingest::JobHandle, offset| {
+        let splits = job.status().splits;
+        splits.iter().filter(|split| split.split == "b" && split.offset == Some(offset)).count()
+    };
+    let mut job = world.start().await;
+    world.until("all is logged", || async { world.log().await.len() == 2 }).await;
+    job.stop().await.unwrap();
+
+    world.stream.splits.lock().unwrap().remove(&headwater_core::SplitId::from("a"));
+    world.views.push(Arc::new(view("other", "g1")));
+    world.stream.resumed.lock().unwrap().clear();
+    let mut job = world.start().await;
+    world.until("one reader reads both", || async { world.stream.resumed.lock().unwrap().len() >= 3 }).await;
+    world.stream.event("b", 1, 30, 1.0);
+    world.until("both go on", || async { at(&job, 2) == 2 }).await;
+    job.stop().await.unwrap();
+    assert_eq!(world.stream.resumed.lock().unwrap().len(), 3, "one reader for each, then one for both");
+}
+
 #[tokio::test]
 async fn until_caught_up_ends_where_the_stream_ended_at_the_start() {
     let mut world = World::new();
