@@ -324,22 +324,25 @@ async fn first_start(member: &Arc<Member>) -> Result<Option<FirstStart>> {
     }
     let Some(consumer) = member.consumer() else { return Ok(None) };
     let config = Arc::clone(&member.config);
-    let (numbers, times) = blocking(move || {
-        let numbers = partitions(&consumer, &config.topic)?;
-        let times = match start {
-            StartPosition::At(time) => offsets_at(&consumer, &config.topic, &numbers, time)?,
-            StartPosition::Earliest | StartPosition::Latest => BTreeMap::new(),
-        };
-        Ok((numbers, times))
-    })
-    .await?;
-    let ends = of_each(member, numbers, |consumer, topic, number| {
+    let numbers = blocking(move || partitions(&consumer, &config.topic)).await?;
+    // The ends before the times: a record that is stored meanwhile lies behind its partition's end, so that a partition
+    // which had none of that time begins before it. The other way round the end might have moved beyond it.
+    let ends = of_each(member, numbers.clone(), |consumer, topic, number| {
         consumer.fetch_watermarks(topic, number, REQUEST_TIMEOUT).map_err(|error| {
             explain(consumer, error, "ask for the end of a partition").with_context("partition", number)
         })
-    });
+    })
+    .await?;
+    // A reader that is gone has not asked for all of them.
+    let Some(consumer) = member.consumer() else { return Ok(None) };
+    let config = Arc::clone(&member.config);
+    let times = blocking(move || match start {
+        StartPosition::At(time) => offsets_at(&consumer, &config.topic, &numbers, time),
+        StartPosition::Earliest | StartPosition::Latest => Ok(BTreeMap::new()),
+    })
+    .await?;
     let mut offsets = BTreeMap::new();
-    for (number, ends) in ends.await? {
+    for (number, ends) in ends {
         let (_, high) = ends?;
         offsets.insert(number, times.get(&number).copied().unwrap_or(high));
     }
