@@ -98,7 +98,10 @@ impl BatchBuilder {
         let last = *self.offsets.last()?;
         let positions: Vec<[u8; 8]> = self.offsets.iter().map(|offset| offset.to_be_bytes()).collect();
         let timestamps = std::mem::take(&mut self.timestamps);
-        let (keys, values) = (self.keys.finish(), self.values.finish());
+        let (mut keys, mut values) = (self.keys.finish(), self.values.finish());
+        // Builders double what they have. A batch that waits counts with all that it keeps.
+        keys.shrink_to_fit();
+        values.shrink_to_fit();
         let mark = Mark::new(last, timestamps.last().copied().flatten(), at(&keys, rows - 1), at(&values, rows - 1));
         let headers: ArrayRef = match self.headers.take() {
             Some(mut headers) => Arc::new(headers.finish()),

@@ -58,8 +58,10 @@ pub(crate) fn consumer(config: &KafkaConfig, group: &str, buffer_bytes: usize, r
     default("max.poll.interval.ms", &longest.as_millis().to_string());
     default("isolation.level", "read_committed");
     default("topic.metadata.refresh.interval.ms", &refresh.as_millis().max(10).to_string());
-    // Half of the buffer waits in librdkafka, half as Arrow.
-    default("queued.max.messages.kbytes", &(buffer_bytes / 2048).clamp(1024, 2_097_151).to_string());
+    // A quarter of the buffer may wait in librdkafka when it asks a broker for more, and as much may come: unless it is told
+    // another one, it takes this number for `fetch.max.bytes` too, and `message.max.bytes` where that is larger. A record
+    // larger than either comes all the same. The other half of the buffer is for what waits as Arrow.
+    default("queued.max.messages.kbytes", &(buffer_bytes / 4096).clamp(1024, 2_097_151).to_string());
     default("fetch.queue.backoff.ms", "5");
     // A leader that moves, and a broker that comes back, are found again soon.
     default("fetch.error.backoff.ms", "100");

@@ -262,22 +262,26 @@ mod member {
     use crate::member::Member;
     use crate::queue::Queue;
 
-    /// A poll that ends with nothing says that nothing waits, and gaps are stepped over, unless something that librdkafka
-    /// puts before the records has ended it.
-    #[tokio::test]
-    async fn whatever_comes_ahead_of_records_interrupts_a_poll() {
-        let options = json!({"bootstrap_servers": "localhost:9092", "topic": "drivers"});
+    fn member(servers: &str) -> Member {
         let context = ReaderContext {
             group: "group".into(),
             start: StartPosition::Earliest,
             checkpoints: Arc::new(FixedCheckpoints::default()),
-            buffer_bytes: 1,
+            buffer_bytes: 1 << 20,
             batch_records: 1,
             refresh: Duration::from_secs(1),
             clock: Arc::new(SystemClock),
         };
+        let options = json!({"bootstrap_servers": servers, "topic": "drivers"});
         let options = Arc::new(KafkaConfig::from_config(&config(options)).unwrap());
-        let member = Member::new(options, context, Arc::new(Queue::default()), tokio::runtime::Handle::current());
+        Member::new(options, context, Arc::new(Queue::default()), tokio::runtime::Handle::current())
+    }
+
+    /// A poll that ends with nothing says that nothing waits, and gaps are stepped over, unless something that librdkafka
+    /// puts before the records has ended it.
+    #[tokio::test]
+    async fn whatever_comes_ahead_of_records_interrupts_a_poll() {
+        let member = member("localhost:9092");
         for call in [
             |member: &Member| member.log(RDKafkaLogLevel::Error, "FAIL", "a connection was closed"),
             |member: &Member| member.stats(rdkafka::Statistics::default()),
@@ -343,5 +347,75 @@ mod notes {
         assert_eq!(found.offset, 4_998);
         assert_eq!(marks.committed(10_000).unwrap().offset, 4_999);
         assert!(marks.committed(10_000).is_none());
+    }
+}
+
+#[cfg(feature = "client")]
+mod memory {
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+    use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
+
+    use super::*;
+    use crate::client;
+
+    const BUFFER: usize = 4 << 20;
+    const PARTITIONS: i32 = 32;
+    /// What the mock's brokers send of a partition at a time. They stop behind the most that they may send, not before.
+    const BATCH: usize = 100_000;
+
+    /// The most bytes that have waited.
+    #[derive(Default)]
+    struct Most(AtomicU64);
+
+    impl ClientContext for Most {
+        fn stats(&self, told: Statistics) {
+            // Partitions share a queue, and each of them tells its size.
+            let waiting = told.topics.values().flat_map(|topic| topic.partitions.values()).map(|told| told.fetchq_size);
+            self.0.fetch_max(waiting.max().unwrap_or_default(), Ordering::Relaxed);
+        }
+    }
+
+    impl ConsumerContext for Most {}
+
+    #[test]
+    fn librdkafka_holds_no_more_than_half_of_the_buffer() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("drivers", PARTITIONS, 1).unwrap();
+        let servers = cluster.bootstrap_servers();
+        let mut client = ClientConfig::new();
+        let producer: BaseProducer =
+            client.set("bootstrap.servers", &servers).set("batch.size", BATCH.to_string()).create().unwrap();
+        let value = "x".repeat(10_000);
+        // 20 MB.
+        for number in 0..2_000 {
+            let record = BaseRecord::<(), str>::to("drivers").partition(number % PARTITIONS).payload(&value);
+            producer.send(record).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(30)).unwrap();
+
+        let options = json!({"bootstrap_servers": servers, "topic": "drivers"});
+        let options = KafkaConfig::from_config(&config(options)).unwrap();
+        let mut client = client::consumer(&options, "group", BUFFER, Duration::from_secs(10));
+        client.set("statistics.interval.ms", "20");
+        let consumer: BaseConsumer<Most> = client.create_with_context(Most::default()).unwrap();
+        let mut list = TopicPartitionList::new();
+        for partition in 0..PARTITIONS {
+            list.add_partition_offset("drivers", partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        let until = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < until {
+            // So slowly that there is always more.
+            consumer.poll(Duration::ZERO).transpose().unwrap();
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let most = usize::try_from(consumer.context().0.load(Ordering::Relaxed)).unwrap();
+        assert!(most >= BUFFER / 4, "{most} bytes: nothing is fetched ahead");
+        assert!(most <= BUFFER / 2 + BATCH, "{most} bytes of a buffer of {BUFFER}");
     }
 }

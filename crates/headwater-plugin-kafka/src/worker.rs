@@ -27,7 +27,10 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Worker {
     consumer: Arc<BaseConsumer<Member>>,
     queue: Arc<Queue>,
-    buffer_bytes: usize,
+    /// So much may wait when the next records are gathered: three eighths of the buffer.
+    waiting_bytes: usize,
+    /// So much is gathered at once: another eighth. What librdkafka may hold takes the other half.
+    gathered_bytes: usize,
     batch_records: usize,
     /// Partitions that librdkafka could not begin with yet, and since when.
     refused: Vec<Found>,
@@ -48,8 +51,8 @@ impl Worker {
         Self {
             consumer,
             queue,
-            // The other half waits in librdkafka.
-            buffer_bytes: context.buffer_bytes / 2,
+            waiting_bytes: (context.buffer_bytes / 8 * 3).max(1),
+            gathered_bytes: context.buffer_bytes / 8,
             batch_records: context.batch_records.max(1),
             refused: Vec::new(),
             refused_since: None,
@@ -60,7 +63,7 @@ impl Worker {
         let _ending = Ending(Arc::clone(&self.queue));
         while !self.queue.is_closed() {
             self.tend(true);
-            if self.queue.has_space(self.buffer_bytes, PATIENCE) {
+            if self.queue.has_space(self.waiting_bytes, PATIENCE) {
                 self.gather();
             } else {
                 self.stand_by();
@@ -156,7 +159,7 @@ impl Worker {
                 }
             }
             wait = Duration::ZERO;
-            if records >= self.batch_records || bytes >= self.buffer_bytes {
+            if records >= self.batch_records || bytes >= self.gathered_bytes {
                 return member.flush();
             }
         }
@@ -193,7 +196,7 @@ impl Worker {
             tracing::warn!(topic = member.config.topic, %error, "partitions could not be paused");
         }
         member.forget_ends();
-        while !self.queue.has_space(self.buffer_bytes / 2, Duration::ZERO) && !self.queue.is_closed() {
+        while !self.queue.has_space(self.waiting_bytes.div_ceil(2), Duration::ZERO) && !self.queue.is_closed() {
             match self.consumer.poll(POLL) {
                 // On its way when the pause began.
                 Some(Ok(message)) => drop(member.add(&message)),

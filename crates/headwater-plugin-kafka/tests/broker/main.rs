@@ -61,6 +61,7 @@ fn main() -> ExitCode {
     let mut tests = mocked![
         mock::whoever_finds_no_broker_says_why,
         mock::a_broker_that_goes_away_is_named_and_read_on,
+        mock::a_reader_that_is_not_asked_holds_no_more_than_its_buffer,
         mock::records_of_any_client_come_through,
     ];
     tests.extend(tests![broker;

@@ -42,11 +42,11 @@ impl Mock {
         Ok(told.recv()?)
     }
 
-    /// A topic of one partition.
-    fn topic(&self) -> Outcome<String> {
+    /// A topic of so many partitions.
+    fn topic(&self, partitions: i32) -> Outcome<String> {
         let topic = self.broker.name();
         let name = topic.clone();
-        self.with(move |cluster| cluster.create_topic(&name, 1, 1))??;
+        self.with(move |cluster| cluster.create_topic(&name, partitions, 1))??;
         Ok(topic)
     }
 }
@@ -65,7 +65,7 @@ pub(crate) async fn whoever_finds_no_broker_says_why() -> Outcome {
 
 pub(crate) async fn a_broker_that_goes_away_is_named_and_read_on() -> Outcome {
     let mock = Mock::start()?;
-    let topic = mock.topic()?;
+    let topic = mock.topic(1)?;
     mock.broker.produce(&topic, 0, &values("before", 0..5)).await?;
     let mut reader = mock.broker.reader(&topic, json!({}), &Setup::fresh()).await?;
     reader.until(|reader| reader.records.len() == 5).await?;
@@ -80,7 +80,28 @@ pub(crate) async fn a_broker_that_goes_away_is_named_and_read_on() -> Outcome {
     reader.close().await
 }
 
+pub(crate) async fn a_reader_that_is_not_asked_holds_no_more_than_its_buffer() -> Outcome {
+    const RECORD: usize = 10_000;
+    let mock = Mock::start()?;
+    let topic = mock.topic(5)?;
+    // 20 MB.
+    for partition in 0..5 {
+        mock.broker.produce(&topic, partition, &values(&"x".repeat(RECORD), 0..400)).await?;
+    }
+    let setup = Setup { buffer_bytes: 1 << 20, ..Setup::fresh() };
+    let mut reader = mock.broker.reader(&topic, json!({}), &setup).await?;
+    reader.until(|reader| !reader.records.is_empty()).await?;
+    // Far longer than it takes to fetch all of it. There is no event to wait for.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let held = reader.ready().await?;
+    // The other half is librdkafka's. The last record may lie across the border, and batches take a little themselves.
+    ensure!(held <= setup.buffer_bytes / 2 + 3 * RECORD, "{held} bytes of a buffer of {}", setup.buffer_bytes);
+    ensure!(held >= setup.buffer_bytes / 4, "{held} bytes: nothing is read ahead");
+    reader.until(|reader| reader.records.len() == 2_000).await?;
+    reader.close().await
+}
+
 pub(crate) async fn records_of_any_client_come_through() -> Outcome {
     let mock = Mock::start()?;
-    records::of_any_client(&mock.broker, &mock.topic()?).await
+    records::of_any_client(&mock.broker, &mock.topic(1)?).await
 }

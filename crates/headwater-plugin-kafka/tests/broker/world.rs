@@ -220,6 +220,22 @@ impl Reader {
         }
     }
 
+    /// Takes all that is ready; gives the bytes of its batches.
+    pub(crate) async fn ready(&mut self) -> Outcome<usize> {
+        let mut events = Vec::new();
+        while let Ok(event) = tokio::time::timeout(Duration::ZERO, self.reader.next()).await {
+            events.push(event?.ok_or("the reader has ended")?);
+        }
+        let mut bytes = 0;
+        for event in events {
+            if let StreamEvent::Batch(batch) = &event {
+                bytes += batch.bytes();
+            }
+            self.note(event)?;
+        }
+        Ok(bytes)
+    }
+
     fn note(&mut self, event: StreamEvent) -> Outcome {
         match event {
             StreamEvent::Assigned(splits) => {
