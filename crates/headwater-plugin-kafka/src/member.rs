@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use headwater_core::SplitId;
 use headwater_core::stream::{AssignedSplit, Lag, ReaderContext, StreamBatch};
+use headwater_core::{Error, SplitId};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -357,7 +357,9 @@ impl Member {
             RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&paused),
         };
         if let Err(error) = done {
-            return self.queue.error(kafka(error, "take over partitions"));
+            // For good: the group takes them for read, and librdkafka can neither read them nor give them back.
+            let fault = Error::unexpected("the Kafka client does not take over what the group has given it");
+            return self.queue.error(fault.with_plugin("kafka").with_source(error));
         }
         if taken.is_empty() {
             return;

@@ -255,12 +255,16 @@ mod member {
 
     use headwater_core::stream::{FixedCheckpoints, ReaderContext, StartPosition};
     use headwater_core::time::SystemClock;
-    use rdkafka::ClientContext;
     use rdkafka::config::RDKafkaLogLevel;
+    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::{ClientContext, Offset, TopicPartitionList};
 
     use super::*;
+    use crate::client;
     use crate::member::Member;
     use crate::queue::Queue;
+    use crate::worker::Worker;
 
     fn member(servers: &str) -> Member {
         let context = ReaderContext {
@@ -291,6 +295,34 @@ mod member {
             call(&member);
             assert!(member.was_interrupted());
         }
+    }
+
+    #[tokio::test]
+    async fn partitions_that_cannot_be_taken_over_end_the_reader() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("drivers", 2, 1).unwrap();
+        let member = member(&cluster.bootstrap_servers());
+        let (queue, context) = (Arc::clone(&member.queue), member.context.clone());
+        let client = client::consumer(&member.config, "group", 1 << 20, Duration::from_secs(1));
+        let consumer: Arc<BaseConsumer<Member>> = Arc::new(client.create_with_context(member).unwrap());
+        consumer.context().belongs_to(&consumer);
+        // librdkafka takes no partition over that it has already.
+        let mut there = TopicPartitionList::new();
+        there.add_partition_offset("drivers", 1, Offset::End).unwrap();
+        consumer.incremental_assign(&there).unwrap();
+        consumer.subscribe(&["drivers"]).unwrap();
+        let worker = Worker::new(consumer, Arc::clone(&queue), &context);
+        let thread = std::thread::spawn(move || worker.run());
+        let error = loop {
+            let event = tokio::time::timeout(Duration::from_secs(30), queue.next(&mut None)).await.unwrap().unwrap();
+            match event {
+                Err(error) if !error.is_retryable() => break error,
+                other => assert!(other.is_err(), "{other:?}"),
+            }
+        };
+        assert!(error.to_string().contains("does not take over what the group has given it"), "{error}");
+        queue.close();
+        tokio::task::spawn_blocking(move || thread.join()).await.unwrap().unwrap();
     }
 }
 
