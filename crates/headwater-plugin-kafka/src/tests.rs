@@ -451,3 +451,35 @@ mod memory {
         assert!(most <= BUFFER / 2 + BATCH, "{most} bytes of a buffer of {BUFFER}");
     }
 }
+
+#[cfg(feature = "client")]
+mod resolve {
+    use headwater_core::{ErrorKind, Position};
+
+    use super::*;
+    use crate::resolve::in_range;
+    use crate::splits::next_offset;
+
+    #[test]
+    fn what_goes_on_at_the_oldest_record_says_so_in_its_position() {
+        let policy = |policy: &str| {
+            let options =
+                json!({"bootstrap_servers": "localhost:9092", "topic": "drivers", "on_position_lost": policy});
+            KafkaConfig::from_config(&config(options)).unwrap()
+        };
+        let last = Position::from_u64(2);
+        for (low, resumed) in [(0, 2), (3, 2), (4, 3), (9, 8)] {
+            // The position behind which is read, whatever was lost: the last one that is gone.
+            let position = in_range(&policy("earliest"), 0, &last, (low, 9)).unwrap();
+            assert_eq!(position, Position::from_u64(resumed), "from {low}");
+            assert_eq!(next_offset(&position), Some(low.max(3)), "from {low}");
+        }
+        assert_eq!(in_range(&policy("fail"), 0, &last, (3, 9)).unwrap(), last);
+        let error = in_range(&policy("fail"), 0, &last, (4, 9)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PositionLost, "{error}");
+        assert!(error.to_string().contains("the records from offset 3 to 4 of partition 0"), "{error}");
+        // Nothing was read before, and what was there first is gone.
+        let position = in_range(&policy("earliest"), 0, &Position::START, (6, 9)).unwrap();
+        assert_eq!(position, Position::from_u64(5));
+    }
+}
