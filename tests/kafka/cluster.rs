@@ -11,7 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::DeliveryResult;
+use rdkafka::message::{DeliveryResult, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
@@ -64,7 +64,7 @@ impl Cluster {
     }
 
     /// Appends a record.
-    pub(crate) fn put(&self, record: FutureRecord<'_, str, String>) {
+    pub(crate) fn put<P: ToBytes + ?Sized>(&self, record: FutureRecord<'_, str, P>) {
         self.runtime.block_on(async {
             let producer: FutureProducer = client(&self.kafka).create().unwrap();
             producer.send(record, PATIENCE).await.map_err(|(error, _)| error).unwrap();

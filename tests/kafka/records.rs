@@ -10,6 +10,7 @@ use crate::cluster::Cluster;
 /// 2021-04-12T10:00:00.123Z, in milliseconds: when records are stored.
 const STORED: i64 = 1_618_221_600_123;
 const ENTITIES: &str = r#"{"driver_id": [1, 2, 3]}"#;
+const FEATURES: &str = "seen:record_key,seen:split,seen:place,seen:stored,seen:origin";
 
 fn project(cluster: &Cluster, topic: &str) -> Project {
     let definitions = format!(
@@ -54,10 +55,9 @@ stream_feature_views:
     Project::new(env!("CARGO_BIN_EXE_command"), &definitions, &[])
 }
 
-/// The features of the three drivers: by feature their values, and the statuses of the last.
-fn features(project: &Project) -> (Vec<Value>, Value) {
-    let names = ["record_key", "split", "place", "stored", "origin"].map(|name| format!("seen:{name}")).join(",");
-    let output = project.run(&["get-online-features", "--features", &names, "--entities", ENTITIES]);
+/// Features of the three drivers: by feature their values, and the statuses of the last.
+pub(crate) fn features(project: &Project, names: &str) -> (Vec<Value>, Value) {
+    let output = project.run(&["get-online-features", "--features", names, "--entities", ENTITIES]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     // The first is the entity.
@@ -91,13 +91,13 @@ pub(crate) fn metadata_becomes_features_and_tombstones_delete(cluster: &mut Clus
             json!(["app", null, origin]),
         ]
     };
-    let (values, _) = features(&project);
+    let (values, _) = features(&project, FEATURES);
     assert_eq!(values, expected([json!("3"), json!(0), json!(0), json!(stored), Value::Null]));
     // No value under the key of a driver, later than its event.
     let gone = FutureRecord::<str, String>::to(&topic).partition(0).key("3").timestamp(STORED + 60_000);
     cluster.put(gone);
     project.ok(&["ingest", "--until-caught-up"]);
-    let (values, statuses) = features(&project);
+    let (values, statuses) = features(&project, FEATURES);
     assert_eq!(values, expected([Value::Null, Value::Null, Value::Null, Value::Null, Value::Null]));
     assert_eq!(statuses, json!(["PRESENT", "NULL_VALUE", "NOT_FOUND"]));
 }
@@ -114,7 +114,7 @@ pub(crate) fn what_holds_nothing_is_caught_up_with(cluster: &mut Cluster) {
     cluster.put(FutureRecord::<str, String>::to(&topic).partition(3).payload(&value).timestamp(STORED));
     cluster.abort(FutureRecord::<str, String>::to(&topic).partition(3).payload(&value).timestamp(STORED));
     project.ok(&["ingest", "--until-caught-up"]);
-    let (values, _) = features(&project);
+    let (values, _) = features(&project, FEATURES);
     assert_eq!(values[2], json!([2, null, null]), "it stands behind a record and a marker");
 }
 
@@ -134,7 +134,7 @@ pub(crate) fn what_was_not_kept_is_caught_up_with_and_told(cluster: &mut Cluster
     project.ok(&["ingest", "--until-caught-up"]);
     put(3);
     project.ok(&["ingest", "--until-caught-up"]);
-    let (values, _) = features(&project);
+    let (values, _) = features(&project, FEATURES);
     assert_eq!(values[2], json!([0, null, 3]));
     let output = project.run(&["status", "--output", "json"]);
     let told = String::from_utf8_lossy(&output.stdout).into_owned();

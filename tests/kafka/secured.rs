@@ -129,18 +129,23 @@ impl Secured {
     fn nothing_is_shown(&self, project: &Project, printed: &[&Output]) {
         let key = self.client.key();
         let secrets: Vec<&str> = key.lines().filter(|line| !line.starts_with('-')).chain([PASSWORD, WRONG]).collect();
-        let check = |what: &str, bytes: &[u8]| {
-            for secret in &secrets {
-                let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
-                assert!(!found, "{what} shows a secret");
-            }
-        };
-        for output in printed {
-            check("what is printed", &[output.stdout.as_slice(), &output.stderr].concat());
+        hidden(&secrets, project, printed);
+    }
+}
+
+/// Checks that neither what a command printed nor any file of a project holds one of these secrets.
+pub(crate) fn hidden(secrets: &[&str], project: &Project, printed: &[&Output]) {
+    let check = |what: &str, bytes: &[u8]| {
+        for secret in secrets {
+            let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
+            assert!(!found, "{what} shows a secret");
         }
-        for file in files(project.path()) {
-            check(&file.display().to_string(), &std::fs::read(&file).unwrap_or_default());
-        }
+    };
+    for output in printed {
+        check("what is printed", &[output.stdout.as_slice(), &output.stderr].concat());
+    }
+    for file in files(project.path()) {
+        check(&file.display().to_string(), &std::fs::read(&file).unwrap_or_default());
     }
 }
 
