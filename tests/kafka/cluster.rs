@@ -11,6 +11,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::message::{DeliveryResult, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -111,7 +112,11 @@ impl Cluster {
     pub(crate) fn members(&self, group: &str) -> usize {
         let Ok(groups) = self.admin.inner().fetch_group_list(Some(group), Duration::from_secs(5)) else { return 0 };
         let stable = groups.groups().iter().filter(|group| group.state() == "Stable");
-        stable.map(|group| group.members().len()).sum()
+        // Behind the version of the format stands the count of topics.
+        let has_some = |member: &&GroupMemberInfo| {
+            member.assignment().and_then(|assigned| assigned.get(2..6)).is_some_and(|topics| topics != [0; 4])
+        };
+        stable.map(|group| group.members().iter().filter(has_some).count()).sum()
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use headwater_tests::worker::{Observer, Project, Worker};
 use headwater_tests::{drivers, wait_for};
+use rusqlite::Connection;
 
 use crate::cluster::{Cluster, PATIENCE, Sender};
 
@@ -28,8 +29,13 @@ struct Midst<'a> {
 
 impl<'a> Midst<'a> {
     fn begin(cluster: &'a mut Cluster) -> Self {
+        Self::begin_with(cluster, "")
+    }
+
+    /// With more options of the source.
+    fn begin_with(cluster: &'a mut Cluster, options: &str) -> Self {
         let topic = cluster.topic(3);
-        let definitions = definitions(&topic, cluster, &topic, "");
+        let definitions = definitions(&topic, cluster, &topic, options);
         let project = Project::new(env!("CARGO_BIN_EXE_command"), &definitions, &[]);
         let observer = Observer::new(&project);
         let sender = Sender::start(cluster, &topic, RATE, drivers::event);
@@ -146,6 +152,29 @@ pub(crate) fn members_are_added_and_killed(cluster: &mut Cluster) {
     let fourth = midst.project.start("fourth");
     midst.pass();
     midst.end(vec![third, fourth]);
+}
+
+/// Lets nobody write to the online store of a project until it is dropped.
+fn stick(project: &Project) -> Connection {
+    let store = Connection::open(project.path().join("data/online.db")).unwrap();
+    store.busy_timeout(PATIENCE).unwrap();
+    store.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    store
+}
+
+pub(crate) fn a_store_is_stuck_while_a_member_joins(cluster: &mut Cluster) {
+    let midst = Midst::begin_with(cluster, "revoke_timeout: 1s");
+    let first = midst.project.start("first");
+    midst.pass();
+    let stuck = stick(&midst.project);
+    let stored = midst.observer.offsets();
+    let second = midst.project.start("second");
+    // Which is given partitions although the first cannot store what it has read of them.
+    midst.members(2);
+    assert_eq!(midst.observer.offsets(), stored, "the store was not stuck");
+    drop(stuck);
+    midst.pass();
+    midst.end(vec![first, second]);
 }
 
 pub(crate) fn the_topic_grows(cluster: &mut Cluster) {

@@ -32,6 +32,7 @@ const TESTS: &[(&str, Test)] = &[
     ("a_broker_is_restarted", faults::a_broker_is_restarted),
     ("leaders_move", faults::leaders_move),
     ("members_are_added_and_killed", faults::members_are_added_and_killed),
+    ("a_stuck_store_holds_up_no_member_and_loses_nothing", faults::a_store_is_stuck_while_a_member_joins),
     ("the_topic_grows", faults::the_topic_grows),
     ("a_killed_static_member_reads_on_within_2_s", restart::a_static_member),
     ("a_killed_member_reads_on_within_10_s", restart::a_member),
