@@ -144,13 +144,15 @@ impl TestStream {
 
     /// Closes splits, which are followed by others.
     pub(super) fn reshard(&self, closed: &[&str], children: &[&str]) {
+        // In this order everywhere, as a reader looks at both.
+        let mut splits = self.splits.lock().unwrap();
         let mut lineage = self.lineage.lock().unwrap();
         for split in closed {
-            self.splits.lock().unwrap().entry(SplitId::from(*split)).or_default();
+            splits.entry(SplitId::from(*split)).or_default();
             lineage.entry(SplitId::from(*split)).or_default().closed = true;
         }
         for child in children {
-            self.splits.lock().unwrap().entry(SplitId::from(*child)).or_default();
+            splits.entry(SplitId::from(*child)).or_default();
             lineage.entry(SplitId::from(*child)).or_default().parents.extend(closed.iter().map(|s| SplitId::from(*s)));
         }
         self.more.notify_one();
