@@ -67,13 +67,17 @@ impl Table {
     pub(crate) fn if_there<T>(
         &self,
         connection: &Connection,
-        read: impl FnOnce() -> rusqlite::Result<T>,
+        read: impl Fn() -> rusqlite::Result<T>,
     ) -> rusqlite::Result<Option<T>> {
-        match read() {
-            Ok(rows) => Ok(Some(rows)),
-            // Looking only after a failure keeps the look-up out of every successful read.
-            Err(_) if !self.exists(connection)? => Ok(None),
-            Err(error) => Err(error),
+        loop {
+            match read() {
+                Ok(rows) => return Ok(Some(rows)),
+                // Looking only after a failure keeps the look-up out of every successful read.
+                Err(_) if !self.exists(connection)? => return Ok(None),
+                // Another process has made it since.
+                Err(error) if error.to_string().starts_with("no such table") => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 
@@ -256,5 +260,28 @@ mod tests {
         assert_eq!(successor(&[1, 0xff, 0xff]), Some(vec![2]));
         assert_eq!(successor(&[0xff]), None);
         assert_eq!(successor(b""), None);
+    }
+
+    #[test]
+    fn a_table_that_comes_while_it_is_looked_for_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || Connection::open(folder.path().join("online.db")).unwrap();
+        let (reader, mut writer) = (open(), std::cell::RefCell::new(open()));
+        let table = Table::new("a");
+        let reads = std::cell::Cell::new(0);
+        let rows = table.if_there(&reader, || {
+            let rows = table.get(&reader, &[Bytes::from_static(b"key")]);
+            reads.set(reads.get() + 1);
+            if reads.get() == 1 {
+                let mut writer = writer.borrow_mut();
+                let transaction = writer.transaction()?;
+                table.create(&transaction)?;
+                transaction.commit()?;
+            }
+            rows
+        });
+        assert_eq!((rows.unwrap(), reads.get()), (Some(vec![None]), 2));
+        writer.get_mut().execute("DROP TABLE \"rows/a\"", []).unwrap();
+        assert_eq!(table.if_there(&reader, || table.get(&reader, &[Bytes::from_static(b"key")])).unwrap(), None);
     }
 }
