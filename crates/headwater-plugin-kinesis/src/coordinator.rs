@@ -276,6 +276,10 @@ impl Coordinator {
     /// A parent that retention has removed before it was read to its end takes its unread records with it.
     async fn look_for_losses(&mut self, shard: &str) -> Result<()> {
         for parent in self.shards.gone_parents(shard) {
+            // It may have several children.
+            if self.lost.contains(&parent) {
+                continue;
+            }
             let split = SplitId::from(parent.as_str());
             let position = match self.shared.context.checkpoints.resume(&split).await? {
                 Some(Progress::End) => continue,
@@ -284,14 +288,11 @@ impl Coordinator {
                 None => None,
             };
             self.lost(&parent, position.as_ref())?;
-            // It may have several children.
-            if !self.lost.insert(parent.clone()) {
-                continue;
-            }
             let resume = position.clone().unwrap_or(Position::START);
             self.shared.queue.event(StreamEvent::Assigned(vec![AssignedSplit { split: split.clone(), resume }]));
             self.tell_lost(&parent, position)?;
             self.shared.queue.event(StreamEvent::SplitEnded(split));
+            self.lost.insert(parent);
         }
         Ok(())
     }
