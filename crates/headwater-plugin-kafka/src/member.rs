@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
+use headwater_core::SplitId;
 use headwater_core::stream::{AssignedSplit, Lag, ReaderContext, StreamBatch};
-use headwater_core::{Error, SplitId};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -333,56 +333,69 @@ impl Member {
         }
     }
 
-    /// Takes partitions over, paused. What is to be known of them is asked outside of the callback: the group waits for
-    /// this one.
+    /// Takes partitions over. librdkafka is not told to read them yet: what is to be known of them is asked outside of the
+    /// callback, because the group waits for this one.
     fn assign(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let mut paused = TopicPartitionList::new();
         let mut taken = Vec::new();
         {
             let mut state = self.state();
             for partition in list.elements().iter().map(|element| element.partition()) {
-                // A logical offset: an absolute one might be out of range, before it is replaced by the right one.
-                if let Err(error) = paused.add_partition_offset(&self.config.topic, partition, Offset::End) {
-                    self.queue.error(kafka(error, "take over a partition"));
-                    continue;
-                }
                 state.taken += 1;
                 let time = state.taken;
                 state.partitions.insert(partition, Partition::taken_over(time));
                 taken.push(Taken { partition, time });
             }
         }
-        let done = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_assign(&paused),
-            RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.assign(&paused),
-        };
-        if let Err(error) = done {
-            // For good: the group takes them for read, and librdkafka can neither read them nor give them back.
-            let fault = Error::unexpected("the Kafka client does not take over what the group has given it");
-            return self.queue.error(fault.with_plugin("kafka").with_source(error));
+        if let Err(error) = self.take_up(consumer, &[]) {
+            return self.queue.error(kafka(error, "take over partitions"));
         }
-        if taken.is_empty() {
-            return;
+        if !taken.is_empty() {
+            self.runtime.spawn(resolve::resolve(Arc::clone(consumer.context()), taken));
         }
-        if let Err(error) = consumer.pause(&paused) {
-            self.queue.error(kafka(error, "pause partitions"));
+    }
+
+    /// Has librdkafka read these partitions beside those that it reads.
+    ///
+    /// Not before their position is known: a partition that is taken over paused and has to seek depends on orders that
+    /// librdkafka may lose.
+    pub(crate) fn take_up(&self, consumer: &BaseConsumer<Self>, found: &[Found]) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::new();
+        for Found { taken, position, .. } in found {
+            let next = next_offset(position).unwrap_or(0);
+            list.add_partition_offset(&self.config.topic, taken.partition, Offset::Offset(next))?;
         }
-        self.runtime.spawn(resolve::resolve(Arc::clone(consumer.context()), taken));
+        match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_assign(&list),
+            // All at once, and those that are read begin again behind what was taken from librdkafka.
+            RebalanceProtocol::Eager | RebalanceProtocol::None => {
+                for (taken, next) in self.reading() {
+                    list.add_partition_offset(&self.config.topic, taken.partition, Offset::Offset(next))?;
+                }
+                self.forget_ends();
+                consumer.assign(&list)
+            }
+        }
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
         let splits: Vec<SplitId> = list.elements().iter().map(|element| split(element.partition())).collect();
-        self.let_go(&splits, consumer.assignment_lost());
-        let done = match consumer.rebalance_protocol() {
-            RebalanceProtocol::Cooperative => consumer.incremental_unassign(list),
+        let known = self.let_go(&splits, consumer.assignment_lost());
+        let mut read = TopicPartitionList::new();
+        for number in known.iter().filter_map(partition) {
+            read.add_partition(&self.config.topic, number);
+        }
+        // Paused, it would stay so when it comes back.
+        let done = consumer.resume(&read).and_then(|()| match consumer.rebalance_protocol() {
+            RebalanceProtocol::Cooperative => consumer.incremental_unassign(&read),
             RebalanceProtocol::Eager | RebalanceProtocol::None => consumer.unassign(),
-        };
+        });
         if let Err(error) = done {
             self.queue.error(kafka(error, "hand over partitions"));
         }
     }
 
-    fn let_go(&self, splits: &[SplitId], lost: bool) {
+    /// Gives those of the splits that are read, of which librdkafka knows as well.
+    fn let_go(&self, splits: &[SplitId], lost: bool) -> Vec<SplitId> {
         let mut known = Vec::with_capacity(splits.len());
         let mut state = self.state();
         for one in splits {
@@ -400,15 +413,15 @@ impl Member {
             }
         }
         drop(state);
-        if known.is_empty() {
-            return;
+        if !known.is_empty() {
+            // Still owned while the engine finishes: its last commits are taken.
+            self.queue.revoke(&known, (!lost).then(|| self.config.revoke_timeout.to_std()));
+            let mut state = self.state();
+            for number in known.iter().filter_map(partition) {
+                state.partitions.remove(&number);
+            }
         }
-        // Still owned while the engine finishes: its last commits are taken.
-        self.queue.revoke(&known, (!lost).then(|| self.config.revoke_timeout.to_std()));
-        let mut state = self.state();
-        for number in known.iter().filter_map(partition) {
-            state.partitions.remove(&number);
-        }
+        known
     }
 }
 

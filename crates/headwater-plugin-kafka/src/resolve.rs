@@ -1,6 +1,6 @@
 //! Where a partition is read on: from its checkpoint, else by `start`.
 //!
-//! The group hands a partition over in a callback that must not wait. So the partition is taken over paused, what is to be
+//! The group hands a partition over in a callback that must not wait. So the partition is taken over unread, what is to be
 //! known is asked here, for as long as it takes, and the polling thread then reads on from what was found.
 
 use std::collections::BTreeMap;

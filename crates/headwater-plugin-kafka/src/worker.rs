@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::topic_partition_list::Offset;
 
 use crate::error::kafka;
 use crate::member::Member;
 use crate::queue::Queue;
-use crate::resolve::Found;
+use headwater_core::Error;
 use headwater_core::stream::ReaderContext;
 
 /// How long one poll waits for a record.
@@ -20,8 +19,8 @@ const POLL: Duration = Duration::from_millis(100);
 const SHORT_POLL: Duration = Duration::from_millis(5);
 /// How long a full queue is waited for before partitions are paused. Pausing throws away what librdkafka has fetched.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// How long librdkafka may take to begin with a partition before the group is joined anew.
-const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// What was resumed is resumed once more after so long.
+const RESUME_AGAIN: Duration = Duration::from_secs(1);
 
 /// Polls librdkafka all the time, and hands what comes to the queue.
 pub(crate) struct Worker {
@@ -32,9 +31,8 @@ pub(crate) struct Worker {
     /// So much is gathered at once: another eighth. What librdkafka may hold takes the other half.
     gathered_bytes: usize,
     batch_records: usize,
-    /// Partitions that librdkafka could not begin with yet, and since when.
-    refused: Vec<Found>,
-    refused_since: Option<Instant>,
+    /// When what is read is to be resumed once more.
+    resume_again: Option<Instant>,
 }
 
 /// Says that the thread has ended, however it did.
@@ -54,16 +52,17 @@ impl Worker {
             waiting_bytes: (context.buffer_bytes / 8 * 3).max(1),
             gathered_bytes: context.buffer_bytes / 8,
             batch_records: context.batch_records.max(1),
-            refused: Vec::new(),
-            refused_since: None,
+            resume_again: None,
         }
     }
 
     pub(crate) fn run(mut self) {
         let _ending = Ending(Arc::clone(&self.queue));
         while !self.queue.is_closed() {
-            self.tend(true);
+            self.join_anew_if_asked();
             if self.queue.has_space(self.waiting_bytes, PATIENCE) {
+                self.begin();
+                self.resume_once_more();
                 self.gather();
             } else {
                 self.stand_by();
@@ -73,21 +72,8 @@ impl Worker {
         // Dropping the consumer leaves the group, which takes its time.
     }
 
-    /// Begins with partitions whose position is known by now, and does what others have asked for.
-    fn tend(&mut self, read: bool) {
-        let member = Arc::clone(self.consumer.context());
-        let mut found = std::mem::take(&mut self.refused);
-        found.retain(|found| member.awaits(&found.taken));
-        found.extend(member.take_found());
-        if !found.is_empty() {
-            self.begin(&member, found, read);
-        }
-        if self.refused.is_empty() {
-            self.refused_since = None;
-        } else if self.refused_since.get_or_insert_with(Instant::now).elapsed() > BEGIN_TIMEOUT {
-            self.refused_since = None;
-            member.join_anew();
-        }
+    fn join_anew_if_asked(&self) {
+        let member = self.consumer.context();
         if member.is_to_join_anew() {
             tracing::warn!(topic = member.config.topic, "joining the group anew");
             self.consumer.unsubscribe();
@@ -97,40 +83,31 @@ impl Worker {
         }
     }
 
-    fn begin(&mut self, member: &Member, found: Vec<Found>, read: bool) {
-        let topic = &member.config.topic;
-        let mut positions = TopicPartitionList::new();
-        for found in &found {
-            let next = crate::splits::next_offset(&found.position).unwrap_or(0);
-            if let Err(error) = positions.add_partition_offset(topic, found.taken.partition, Offset::Offset(next)) {
-                return self.queue.error(kafka(error, "seek in a partition"));
-            }
+    /// Begins with the partitions whose position is known by now.
+    fn begin(&self) {
+        let member = self.consumer.context();
+        let found = member.take_found();
+        if found.is_empty() {
+            return;
         }
-        let sought = match self.consumer.seek_partitions(positions, POLL * 10) {
-            Ok(sought) => sought,
-            Err(error) => {
-                tracing::debug!(topic, %error, "the partitions cannot be positioned yet");
-                self.refused = found;
-                return;
-            }
-        };
-        let is_there = |found: &Found| {
-            sought.find_partition(topic, found.taken.partition).is_some_and(|element| element.error().is_ok())
-        };
-        let (ready, refused): (Vec<Found>, Vec<Found>) = found.into_iter().partition(is_there);
-        self.refused = refused;
-        let mut list = TopicPartitionList::new();
-        for found in &ready {
-            list.add_partition(topic, found.taken.partition);
+        if let Err(error) = member.take_up(&self.consumer, &found) {
+            // For good: the group takes them for read, and librdkafka can neither read them nor give them back.
+            let fault = Error::unexpected("the Kafka client does not take over what the group has given it");
+            return self.queue.error(fault.with_plugin("kafka").with_source(error));
         }
-        member.begin(ready);
-        if read && list.count() > 0 {
-            self.resume(&list);
+        member.begin(found);
+    }
+
+    /// Resumes what was paused once more. librdkafka loses an order where it gives one itself, for a rebalance, at that
+    /// moment, and nothing tells; what is not paused is not touched.
+    fn resume_once_more(&mut self) {
+        if self.resume_again.take_if(|due| *due <= Instant::now()).is_some() {
+            self.resume();
         }
     }
 
-    fn resume(&self, list: &TopicPartitionList) {
-        if let Err(error) = self.consumer.resume(list) {
+    fn resume(&self) {
+        if let Err(error) = self.consumer.resume(&self.reading()) {
             self.queue.error(kafka(error, "resume partitions"));
         }
     }
@@ -192,22 +169,30 @@ impl Worker {
     /// The queue is full: keep the membership, read nothing.
     fn stand_by(&mut self) {
         let member = Arc::clone(self.consumer.context());
+        self.pause();
+        while !self.queue.has_space(self.waiting_bytes.div_ceil(2), Duration::ZERO) && !self.queue.is_closed() {
+            match self.consumer.poll(POLL) {
+                // The order to pause was lost, as one to resume may be.
+                Some(Ok(message)) => {
+                    member.add(&message);
+                    self.pause();
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) | None => {}
+                Some(Err(error)) => self.report(error),
+            }
+            self.join_anew_if_asked();
+        }
+        member.flush();
+        member.forget_ends();
+        self.resume();
+        self.resume_again = Some(Instant::now() + RESUME_AGAIN);
+    }
+
+    fn pause(&self) {
+        let member = self.consumer.context();
         if let Err(error) = self.consumer.pause(&self.reading()) {
             tracing::warn!(topic = member.config.topic, %error, "partitions could not be paused");
         }
         member.forget_ends();
-        while !self.queue.has_space(self.waiting_bytes.div_ceil(2), Duration::ZERO) && !self.queue.is_closed() {
-            match self.consumer.poll(POLL) {
-                // On its way when the pause began.
-                Some(Ok(message)) => drop(member.add(&message)),
-                Some(Err(KafkaError::PartitionEOF(_))) | None => {}
-                Some(Err(error)) => self.report(error),
-            }
-            // A partition that comes now waits as well.
-            self.tend(false);
-        }
-        member.flush();
-        member.forget_ends();
-        self.resume(&self.reading());
     }
 }

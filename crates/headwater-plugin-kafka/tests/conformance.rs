@@ -75,8 +75,9 @@ impl Kafka {
     fn at(bootstrap_servers: String, mock: Option<Mock>) -> Self {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &bootstrap_servers).set("linger.ms", "0");
-        // A record that is sent again keeps its place: the suites expect the order in which they were given.
-        client.set("max.in.flight.requests.per.connection", "1");
+        // A record that is sent again keeps its place and comes once. One request in flight is not enough for that: the
+        // next one may stand behind it already, and takes its place when it fails.
+        client.set("enable.idempotence", "true");
         let (admin, producer) = (client.create().expect("an admin client"), client.create().expect("a producer"));
         Self { bootstrap_servers, admin, producer, mock, run: std::process::id(), topics: AtomicU64::new(0) }
     }
