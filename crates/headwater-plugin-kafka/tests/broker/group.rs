@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use headwater_core::stream::{Checkpoints, Progress};
 use headwater_core::{ErrorKind, Result, SplitId};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::world::{Broker, Outcome, Reader, Setup, ensure, values};
 
@@ -89,12 +89,21 @@ pub(crate) async fn checkpoints_that_cannot_be_read_hold_up_nobody_else(broker: 
 }
 
 pub(crate) async fn the_newer_group_protocol_shares_partitions(broker: Arc<Broker>) -> Outcome {
+    shares_partitions(broker, json!({"group.protocol": "consumer"})).await
+}
+
+/// It takes all partitions away and gives all of them again, whenever one moves.
+pub(crate) async fn the_eager_protocol_shares_partitions(broker: Arc<Broker>) -> Outcome {
+    shares_partitions(broker, json!({"partition.assignment.strategy": "range"})).await
+}
+
+async fn shares_partitions(broker: Arc<Broker>, options: Value) -> Outcome {
     let topic = broker.name();
     broker.create(&topic, 2, &[]).await?;
     for partition in 0..2 {
         broker.produce(&topic, partition, &values("record", 0..5)).await?;
     }
-    let (setup, options) = (Setup::fresh(), json!({"options": {"group.protocol": "consumer"}}));
+    let (setup, options) = (Setup::fresh(), json!({ "options": options }));
     let mut one = broker.reader(&topic, options.clone(), &setup).await?;
     one.until(|reader| reader.records.len() == 10).await?;
     let mut two = broker.reader(&topic, options, &setup).await?;

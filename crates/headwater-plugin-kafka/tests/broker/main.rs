@@ -80,6 +80,7 @@ fn main() -> ExitCode {
         group::a_revocation_that_is_not_acknowledged_counts_as_lost,
         group::checkpoints_that_cannot_be_read_hold_up_nobody_else,
         group::the_newer_group_protocol_shares_partitions,
+        group::the_eager_protocol_shares_partitions,
         group::a_static_member_gets_its_partitions_back,
         group::two_members_of_one_name_are_told_so,
     ]);
