@@ -1,10 +1,9 @@
 //! Kinesis: the endpoint that the environment names, or an emulator in a process of its own, so that its work does not
 //! count as that of what is measured.
 
-use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::Client;
@@ -18,7 +17,7 @@ use aws_sdk_kinesis::types::{
 use ferrokinesis::store::StoreOptions;
 use tokio::time::Instant;
 
-use crate::measure::{Cost, Stretch};
+use crate::measure::{Arrivals, Cost, Stretch};
 use crate::project::Driver;
 
 /// Calls that Kinesis takes of a shard each second.
@@ -41,9 +40,6 @@ pub(crate) async fn serve() {
     tokio::spawn(async move { axum::serve(listener, app).await });
     tokio::task::spawn_blocking(|| std::io::copy(&mut std::io::stdin(), &mut std::io::sink())).await.unwrap().unwrap();
 }
-
-/// When records came, by their number.
-pub(crate) type Arrivals = Arc<Mutex<BTreeMap<i64, std::time::Instant>>>;
 
 /// A stream, and a client.
 pub(crate) struct Kinesis {
@@ -114,13 +110,11 @@ impl Kinesis {
             let position = StartingPosition::builder().r#type(ShardIteratorType::Latest).build().unwrap();
             let subscribe = self.client.subscribe_to_shard().consumer_arn(&consumer).shard_id(&shard.shard_id);
             let mut subscription = subscribe.starting_position(position).send().await.unwrap();
-            let arrivals = Arc::clone(&arrivals);
+            let arrivals = arrivals.clone();
             tokio::spawn(async move {
                 while let Some(event) = subscription.event_stream.recv().await.unwrap() {
                     let SubscribeToShardEventStream::SubscribeToShardEvent(event) = event else { continue };
-                    let now = std::time::Instant::now();
-                    let numbers = event.records().iter().map(|record| (trips(record.data().as_ref()), now));
-                    arrivals.lock().unwrap().extend(numbers);
+                    arrivals.note(event.records().iter().map(|record| record.data().as_ref()));
                 }
             });
         }
@@ -144,13 +138,6 @@ impl Kinesis {
         }
         (values, stretch.end())
     }
-}
-
-/// The number of a record, without taking it apart.
-fn trips(json: &[u8]) -> i64 {
-    let text = std::str::from_utf8(json).unwrap();
-    let (_, rest) = text.split_once("\"avg_daily_trips\":").unwrap();
-    rest.split(',').next().unwrap().parse().unwrap()
 }
 
 async fn consume_shard(

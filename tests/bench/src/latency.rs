@@ -1,5 +1,5 @@
-//! From a record that is sent to its value that is read online, at a fixed rate. With fan-out, also to the record that a
-//! bare subscription gets in the same run: what is above that is ours.
+//! From a record that is sent to its value that is read online, at a fixed rate. From Kafka and with fan-out, also to the
+//! record that a bare reader gets in the same run: what is above that is ours.
 
 use std::time::{Duration, Instant};
 
@@ -11,13 +11,16 @@ use headwater::store::{EntityColumns, Features};
 use headwater_core::time::{Clock, SystemClock};
 use headwater_testkit::Random;
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::Options;
 use crate::fill;
-use crate::kinesis::{Arrivals, Kinesis};
-use crate::measure::Stretch;
+use crate::kinesis::Kinesis;
+use crate::measure::{Arrivals, Stretch};
 use crate::project::{Driver, kafka, newest, project};
 
 /// Nothing is probed before: connections are made, caches fill.
@@ -27,6 +30,8 @@ const EVERY: usize = 20;
 /// How long a record may stay unseen after the last was sent.
 const GRACE: Duration = Duration::from_secs(20);
 
+/// Of the topic.
+const PARTITIONS: u16 = 4;
 /// Records that are put into Kinesis at once.
 const PER_CALL: usize = 5;
 
@@ -55,12 +60,13 @@ pub(crate) async fn run(options: &Options) {
     match options.text("source") {
         "kafka" => {
             let topic = format!("latency-{}", std::process::id());
-            fill::make(&topic, 4).await;
+            fill::make(&topic, PARTITIONS.into()).await;
             let mut client = ClientConfig::new();
             client.set("bootstrap.servers", crate::servers());
             client.set("linger.ms", options.number("linger-ms", 0).to_string());
             let producer: BaseProducer = client.create().unwrap();
             let (_folder, store) = project(&newest(&kafka(&topic), true, true)).await;
+            let topic_of_bare = topic.clone();
             let send = move |driver: &Driver| {
                 let (key, value) = (driver.id.to_string(), driver.json());
                 producer.send(BaseRecord::to(&topic).key(&key).payload(&value)).map_err(|(error, _)| error).unwrap();
@@ -69,7 +75,8 @@ pub(crate) async fn run(options: &Options) {
                     producer.flush(WARM_UP).unwrap();
                 }
             };
-            measure("kafka", rate, &store, found, None, move || produce(rate, &probes, send)).await;
+            let bare = Some(subscribe(&topic_of_bare));
+            measure("kafka", rate, &store, found, bare, move || produce(rate, &probes, send)).await;
         }
         consumer @ ("polling" | "fan_out") => {
             let kinesis = Kinesis::start(options.number("shards", 4)).await;
@@ -89,6 +96,28 @@ pub(crate) async fn run(options: &Options) {
         }
         other => panic!("--source {other}"),
     }
+}
+
+/// A bare consumer of a topic, of no group, from the topic's end on. It lasts until the arrivals are dropped.
+fn subscribe(topic: &str) -> Arrivals {
+    let mut client = ClientConfig::new();
+    client.set("bootstrap.servers", crate::servers()).set("group.id", "bare");
+    let consumer: BaseConsumer = client.create().unwrap();
+    let mut partitions = TopicPartitionList::new();
+    for partition in 0..PARTITIONS {
+        partitions.add_partition_offset(topic, partition.into(), Offset::End).unwrap();
+    }
+    consumer.assign(&partitions).unwrap();
+    let arrivals = Arrivals::default();
+    let told = arrivals.clone();
+    std::thread::spawn(move || {
+        while !told.are_forgotten() {
+            if let Some(message) = consumer.poll(Duration::from_millis(100)) {
+                told.note(message.unwrap().payload());
+            }
+        }
+    });
+    arrivals
 }
 
 /// Sends records, each at its time, and tells of those that are looked for. Blocks its thread.
@@ -161,8 +190,7 @@ async fn measure(
     };
     let millis = |time: Duration| time.as_secs_f64() * 1e3;
     let bare = bare.map_or_else(String::new, |arrivals| {
-        let arrivals = arrivals.lock().unwrap();
-        let took = sent.iter().filter_map(|(number, sent)| Some(arrivals.get(number)?.duration_since(*sent)));
+        let took = sent.iter().filter_map(|(number, sent)| Some(arrivals.of(*number)?.duration_since(*sent)));
         let mut took = took.collect::<Vec<_>>();
         took.sort_unstable();
         format!(
