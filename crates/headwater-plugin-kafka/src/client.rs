@@ -57,7 +57,8 @@ pub(crate) fn consumer(config: &KafkaConfig, group: &str, buffer_bytes: usize, r
     let longest = (config.revoke_timeout.to_std() * 2).clamp(Duration::from_secs(300), Duration::from_secs(86_400));
     default("max.poll.interval.ms", &longest.as_millis().to_string());
     default("isolation.level", "read_committed");
-    // An answer that comes while the group is joined has it joined from the start: more often, and a slow machine never is.
+    // An answer that comes while the leader of the group waits for another one, to share out partitions, has the group joined
+    // from the start: more often, and a slow machine may never be done.
     default("topic.metadata.refresh.interval.ms", &refresh.as_millis().max(100).to_string());
     // A quarter of the buffer may wait in librdkafka when it asks a broker for more, and as much may come: unless it is told
     // another one, it takes this number for `fetch.max.bytes` too, and `message.max.bytes` where that is larger. A record

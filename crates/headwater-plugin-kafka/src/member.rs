@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use headwater_core::SplitId;
 use headwater_core::stream::{AssignedSplit, Lag, ReaderContext, StreamBatch};
+use headwater_core::{Error, Result, SplitId};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -79,6 +79,8 @@ struct Partition {
     at_end: bool,
     /// The end that statistics named while it was at its end.
     end: Option<i64>,
+    /// The same, once nothing has waited in librdkafka since.
+    reached: Option<i64>,
     /// The high watermark that statistics named last.
     high: Option<i64>,
     marks: Marks,
@@ -140,7 +142,7 @@ impl Member {
         self.state().found.extend(found);
     }
 
-    /// Takes what was found of partitions that still wait, and whether others do.
+    /// Takes what was found of partitions that still wait.
     pub(crate) fn take_found(&self) -> Vec<Found> {
         let found = std::mem::take(&mut self.state().found);
         found.into_iter().filter(|found| self.awaits(&found.taken)).collect()
@@ -183,8 +185,7 @@ impl Member {
             };
             one.reading = true;
             one.next = next;
-            one.at_end = false;
-            one.end = None;
+            one.forget_end();
             one.anchor = anchor;
             let split = split(taken.partition);
             if has_lost {
@@ -209,6 +210,7 @@ impl Member {
         }
         partition.next = message.offset() + 1;
         partition.at_end = false;
+        partition.reached = None;
         partition.builder.add(message)
     }
 
@@ -221,10 +223,7 @@ impl Member {
 
     /// librdkafka has thrown away what it had fetched: what it said of ends speaks of records that are yet to come.
     pub(crate) fn forget_ends(&self) {
-        for partition in self.state().partitions.values_mut() {
-            partition.at_end = false;
-            partition.end = None;
-        }
+        self.state().partitions.values_mut().for_each(Partition::forget_end);
     }
 
     /// Hands everything that was gathered to the reader.
@@ -240,11 +239,18 @@ impl Member {
     }
 
     /// Nothing waits in librdkafka: the ends that it named before have been reached.
-    pub(crate) fn step_over_gaps(&self) {
-        let mut state = self.state();
+    pub(crate) fn reach_ends(&self) {
+        for partition in self.state().partitions.values_mut() {
+            partition.reached = partition.end.take().or(partition.reached);
+        }
+    }
+
+    /// Goes on behind what holds no record, up to the ends that were reached before the last statistics. Not sooner: records
+    /// that librdkafka has thrown away for a rebalance wait no more, and the rebalance comes only then.
+    fn step_over_gaps(&self, state: &mut State) {
         for (&number, partition) in &mut state.partitions {
-            let Some(end) = partition.end.take() else { continue };
-            if partition.reading && end > partition.next {
+            let Some(end) = partition.reached.take() else { continue };
+            if partition.reading && partition.at_end && end > partition.next {
                 partition.next = end;
                 self.queue.batch(BatchBuilder::empty(split(number), before(end), Some(lag(end, end))));
             }
@@ -347,7 +353,7 @@ impl Member {
             }
         }
         if let Err(error) = self.take_up(consumer, &[]) {
-            return self.queue.error(kafka(error, "take over partitions"));
+            return self.queue.error(error);
         }
         if !taken.is_empty() {
             self.runtime.spawn(resolve::resolve(Arc::clone(consumer.context()), taken));
@@ -358,7 +364,18 @@ impl Member {
     ///
     /// Not before their position is known: a partition that is taken over paused and has to seek depends on orders that
     /// librdkafka may lose.
-    pub(crate) fn take_up(&self, consumer: &BaseConsumer<Self>, found: &[Found]) -> KafkaResult<()> {
+    ///
+    /// # Errors
+    /// A permanent one: the group takes the partitions for read from then on, and they are not.
+    pub(crate) fn take_up(&self, consumer: &BaseConsumer<Self>, found: &[Found]) -> Result<()> {
+        self.add_to_read(consumer, found).map_err(|error| {
+            Error::unexpected("the Kafka client does not take over what the group has given it")
+                .with_plugin("kafka")
+                .with_source(error)
+        })
+    }
+
+    fn add_to_read(&self, consumer: &BaseConsumer<Self>, found: &[Found]) -> KafkaResult<()> {
         let mut list = TopicPartitionList::new();
         for Found { taken, position, .. } in found {
             let next = next_offset(position).unwrap_or(0);
@@ -404,7 +421,7 @@ impl Member {
                 // What was gathered and not yet queued goes: the next owner reads it.
                 Some(gone) if gone.reading => {
                     gone.builder = BatchBuilder::default();
-                    gone.end = None;
+                    gone.forget_end();
                     known.push(one.clone());
                 }
                 // The reader has not heard of it yet.
@@ -434,11 +451,18 @@ impl Partition {
             next: 0,
             at_end: false,
             end: None,
+            reached: None,
             high: None,
             marks: Marks::default(),
             anchor: None,
             committed: None,
         }
+    }
+
+    fn forget_end(&mut self) {
+        self.at_end = false;
+        self.end = None;
+        self.reached = None;
     }
 }
 
@@ -465,6 +489,7 @@ impl ClientContext for Member {
         self.interrupted.store(true, Ordering::Relaxed);
         let mut fewer = false;
         let mut state = self.state();
+        self.step_over_gaps(&mut state);
         for (number, told) in statistics.topics.get(&self.config.topic).iter().flat_map(|topic| &topic.partitions) {
             let Some(partition) = state.partitions.get_mut(number) else { continue };
             if partition.at_end {
@@ -503,6 +528,8 @@ impl ClientContext for Member {
 impl ConsumerContext for Member {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
         self.interrupted.store(true, Ordering::Relaxed);
+        // For the time of a rebalance librdkafka pauses what it reads, also what stays.
+        self.forget_ends();
         match kind {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.assign(consumer, list),
             _ => self.revoke(consumer, list),

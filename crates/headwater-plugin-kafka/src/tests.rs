@@ -259,10 +259,11 @@ mod member {
     use headwater_core::time::SystemClock;
     use headwater_core::{Position, SplitId};
     use rdkafka::config::RDKafkaLogLevel;
-    use rdkafka::consumer::{BaseConsumer, Consumer};
+    use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
     use rdkafka::mocking::MockCluster;
     use rdkafka::producer::DefaultProducerContext;
-    use rdkafka::{ClientContext, Offset, TopicPartitionList};
+    use rdkafka::types::RDKafkaRespErr;
+    use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList, statistics};
     use tokio::sync::Semaphore;
 
     use super::*;
@@ -360,6 +361,58 @@ mod member {
         };
         assert!(error.to_string().contains("does not take over what the group has given it"), "{error}");
         working.end().await;
+    }
+
+    /// Statistics that name the end of partition 0.
+    fn told(end: i64) -> Statistics {
+        let partition = statistics::Partition { eof_offset: end, ..Default::default() };
+        let topic = statistics::Topic { partitions: [(0, partition)].into(), ..Default::default() };
+        Statistics { topics: [("drivers".to_owned(), topic)].into(), ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn a_gap_is_stepped_over_unless_a_rebalance_has_thrown_away_what_may_fill_it() {
+        let cluster = MockCluster::new(1).unwrap();
+        cluster.create_topic("drivers", 1, 1).unwrap();
+        let member = member(&cluster.bootstrap_servers(), Arc::new(FixedCheckpoints::default()));
+        let queue = Arc::clone(&member.queue);
+        let client = client::consumer(&member.config, "group", 1 << 20, Duration::from_secs(1));
+        let consumer: Arc<BaseConsumer<Member>> = Arc::new(client.create_with_context(member).unwrap());
+        consumer.context().belongs_to(&consumer);
+        let member = Arc::clone(consumer.context());
+        let rebalance = |partitions: &[i32]| {
+            let mut list = TopicPartitionList::new();
+            for partition in partitions {
+                list.add_partition("drivers", *partition);
+            }
+            member.rebalance(&consumer, RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS, &mut list);
+        };
+        rebalance(&[0]);
+        let found = loop {
+            let found = member.take_found();
+            if !found.is_empty() {
+                break found;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        member.begin(found);
+        let next = || async { tokio::time::timeout(Duration::from_millis(100), queue.next(&mut None)).await };
+        assert!(matches!(next().await, Ok(Some(Ok(StreamEvent::Assigned(_))))));
+        // The statistics name an end, nothing waits, and the next ones come.
+        let steps_over = |end: i64| {
+            member.at_end(0);
+            member.stats(told(end));
+            member.reach_ends();
+        };
+        steps_over(10);
+        member.stats(told(10));
+        let stepped = next().await.unwrap().unwrap().unwrap();
+        assert!(matches!(&stepped, StreamEvent::Batch(batch) if batch.through == Position::from_u64(9)), "{stepped:?}");
+        steps_over(20);
+        rebalance(&[]);
+        member.stats(told(20));
+        let nothing = next().await;
+        assert!(nothing.is_err(), "{nothing:?}");
     }
 
     /// Checkpoints that cannot be read before there is a permit for each.

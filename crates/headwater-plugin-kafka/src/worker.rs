@@ -10,7 +10,6 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use crate::error::kafka;
 use crate::member::Member;
 use crate::queue::Queue;
-use headwater_core::Error;
 use headwater_core::stream::ReaderContext;
 
 /// How long one poll waits for a record.
@@ -86,16 +85,18 @@ impl Worker {
     /// Begins with the partitions whose position is known by now.
     fn begin(&self) {
         let member = self.consumer.context();
+        // The callback that says so is on its way, and would not know any more.
+        if self.consumer.assignment_lost() {
+            return;
+        }
         let found = member.take_found();
         if found.is_empty() {
             return;
         }
-        if let Err(error) = member.take_up(&self.consumer, &found) {
-            // For good: the group takes them for read, and librdkafka can neither read them nor give them back.
-            let fault = Error::unexpected("the Kafka client does not take over what the group has given it");
-            return self.queue.error(fault.with_plugin("kafka").with_source(error));
+        match member.take_up(&self.consumer, &found) {
+            Ok(()) => member.begin(found),
+            Err(error) => self.queue.error(error),
         }
-        member.begin(found);
     }
 
     /// Resumes what was paused once more. librdkafka loses an order where it gives one itself, for a rebalance, at that
@@ -130,7 +131,7 @@ impl Worker {
                     let empty = !member.was_interrupted();
                     member.flush();
                     if empty {
-                        member.step_over_gaps();
+                        member.reach_ends();
                     }
                     return;
                 }
