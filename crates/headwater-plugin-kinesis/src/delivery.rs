@@ -209,6 +209,23 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_batch_is_as_far_behind_as_its_last_record() {
+        let mut delivery = delivery(1 << 20);
+        let mut room = delivery.space().await;
+        // Each becomes a batch. The second one is so far behind as the server says, the first one two seconds more.
+        let records = [(1, 1), (2, 3)].map(|(number, second)| record(number, DateTime::from_secs(second), b"data"));
+        delivery.hand_over(&mut room, &records, Some(5_000), false).unwrap();
+        for seconds in [7, 5] {
+            let Ok(StreamEvent::Batch(batch)) = delivery.shared().queue.next().await else { panic!("no batch") };
+            assert_eq!(batch.lag, Some(Lag { time: Some(Duration::from_secs(seconds)), ..Lag::default() }));
+        }
+        // Others follow, also where the server calls it nothing.
+        delivery.hand_over(&mut room, &[record(3, DateTime::from_secs(3), b"data")], Some(0), true).unwrap();
+        let Ok(StreamEvent::Batch(batch)) = delivery.shared().queue.next().await else { panic!("no batch") };
+        assert!(batch.lag.is_some_and(|lag| !lag.is_zero()), "{:?}", batch.lag);
+    }
+
+    #[tokio::test]
     async fn arrival_times_that_make_no_sense_are_no_trouble() {
         let mut delivery = delivery(1 << 20);
         let mut room = delivery.space().await;

@@ -35,7 +35,7 @@ fn values(ready: &[Ready]) -> Vec<Vec<String>> {
     texts.collect()
 }
 
-/// The aggregates that another library made, each with sixty records or fewer between them.
+/// The aggregates that another library made, with sixty records between them. Made by `tests/make_kpl.py`.
 pub(crate) fn aggregates() -> Vec<Vec<u8>> {
     let lines = include_str!("../../tests/kpl.txt").lines().filter_map(|line| line.split_once(' '));
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();

@@ -61,6 +61,8 @@ pub(crate) struct Job {
     ledger: Arc<Ledger>,
     /// The values in the order in which they came.
     pub(crate) processed: Vec<String>,
+    /// The splits whose batches said that records are gone, each as often as it was said.
+    pub(crate) lost: Vec<SplitId>,
     pub(crate) batch_records: usize,
     pub(crate) buffer_bytes: usize,
     pub(crate) refresh: Duration,
@@ -73,6 +75,7 @@ impl Job {
             source,
             ledger: Arc::default(),
             processed: vec![],
+            lost: vec![],
             batch_records: 7,
             buffer_bytes: 4 << 20,
             refresh: Duration::from_millis(100),
@@ -154,6 +157,9 @@ impl Job {
                 let Payload::Encoded(values) = &batch.payload else { panic!("rows") };
                 let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap()).into_owned();
                 self.processed.extend(values.iter().map(text));
+                if batch.lost {
+                    self.lost.push(batch.split.clone());
+                }
                 vec![(batch.split, Progress::Through(batch.through))]
             }
             Some(StreamEvent::SplitEnded(split)) => vec![(split, Progress::End)],

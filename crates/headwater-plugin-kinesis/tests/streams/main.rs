@@ -112,7 +112,7 @@ async fn the_shard_count_is_changed_while_the_job_runs_and_while_it_is_down() {
 }
 
 /// The aggregates that another library made (PyPI aws-kinesis-agg 1.2.3, of 600 bytes at the most), one in a line with
-/// the key to send it by. They hold the records `{"number":0}` to `{"number":59}`.
+/// the key to send it by. They hold the records `{"number":0}` to `{"number":59}`. Made by `tests/make_kpl.py`.
 fn aggregates() -> Vec<(String, Vec<u8>)> {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap();
     let lines = include_str!("../kpl.txt").lines().filter_map(|line| line.split_once(' '));

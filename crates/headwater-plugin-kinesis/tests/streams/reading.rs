@@ -1,5 +1,6 @@
 //! How records are fetched from a shard: how many wait, where reading goes on, and when it has come to the end.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
@@ -133,6 +134,51 @@ async fn an_empty_answer_is_not_the_end() {
     assert_eq!(read, 3, "records that were read when the end was said to be there");
 }
 
+/// When shards were asked for records, and when the answer was ready.
+type Asked = Arc<Mutex<BTreeMap<String, Vec<(Instant, Instant)>>>>;
+
+#[tokio::test]
+async fn a_shard_is_asked_five_times_a_second_at_the_most_however_far_behind_it_is() {
+    let asked = Asked::default();
+    let shared = Arc::clone(&asked);
+    let server = Server::start(options(), move |app| {
+        before(app, move |call, next| {
+            let asked = Arc::clone(&shared);
+            Box::pin(async move {
+                let shard = call.shard().filter(|_| call.operation == "GetRecords");
+                let arrived = Instant::now();
+                let response = call.pass(next).await;
+                if let Some((_, shard)) = shard {
+                    asked.lock().unwrap().entry(shard).or_default().push((arrived, Instant::now()));
+                }
+                response
+            })
+        })
+    });
+    let stream = server.create(2).await.unwrap();
+    let records = (0..12).map(|number| number.to_string().into_bytes()).collect::<Vec<_>>();
+    for shard in [0, 1] {
+        stream.put(shard, &records).await.unwrap();
+    }
+    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
+    // An answer has room for one record.
+    job.buffer_bytes = 1 << 10;
+    let begun = Instant::now();
+    job.live(2 * records.len(), usize::MAX).await.unwrap();
+    let asked = asked.lock().unwrap();
+    assert_eq!(asked.len(), 2, "{asked:?}");
+    for (shard, calls) in &*asked {
+        // Seconds that begin when nothing is under way: what arrives in them was sent in them, however slow the way is.
+        let seconds = std::iter::once(begun).chain(calls.iter().map(|(_, answered)| *answered));
+        let calls_in = |second: Instant| {
+            let second = second..second + Duration::from_secs(1);
+            calls.iter().filter(|(arrived, _)| second.contains(arrived)).count()
+        };
+        let most = seconds.map(calls_in).max().unwrap();
+        assert!((3..=5).contains(&most), "{most} calls for {shard} in a second: {calls:?}");
+    }
+}
+
 /// Whether a sequence number is not greater than another.
 fn up_to(number: &Value, last: &str) -> bool {
     let number = number.as_str().unwrap();
@@ -176,6 +222,7 @@ async fn a_position_that_retention_has_removed_stops_the_job_or_is_stepped_over(
         let went_on = job.live(5, usize::MAX).await;
         assert_eq!(job.by_key()["key-0"], read);
         assert_eq!(went_on.err().map(|error| error.kind()), (lost == "fail").then_some(ErrorKind::PositionLost));
+        assert_eq!(job.lost.len(), usize::from(lost == "earliest"), "batches that say that records are gone");
     }
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::response::Response;
-use headwater_core::ErrorKind;
 use headwater_core::stream::{Progress, StartPosition};
+use headwater_core::time::{Clock, SystemClock};
+use headwater_core::{ErrorKind, SplitId};
 use serde_json::{Value, json};
 
 use crate::job::{Job, Load, open_context};
@@ -191,6 +192,10 @@ fn without_removed(app: Router, removed: Removed) -> Router {
     })
 }
 
+fn splits(shards: &[usize]) -> Vec<SplitId> {
+    shards.iter().map(|shard| SplitId::from(shard_id(*shard).as_str())).collect()
+}
+
 #[tokio::test]
 async fn shards_that_are_removed_before_they_are_read_stop_the_job_or_are_stepped_over() {
     let removed = Removed::default();
@@ -221,16 +226,20 @@ async fn shards_that_are_removed_before_they_are_read_stop_the_job_or_are_steppe
         let [fails, goes_on] = &mut jobs;
         assert_eq!(fails.live(usize::MAX, usize::MAX).await.unwrap_err().kind(), ErrorKind::PositionLost, "{gone:?}");
         assert_eq!(fails.processed.len(), load.keys, "{gone:?}");
+        assert_eq!(fails.lost, splits(&[]), "{gone:?}");
         goes_on.live(load.keys * left.len(), usize::MAX).await.unwrap();
         assert!(goes_on.by_key().values().all(|numbers| *numbers == left), "{gone:?}: {:?}", goes_on.by_key());
         // The parents of what is left are over, so that nothing waits for them.
         let parents = if gone.len() > 1 { &[1, 2][..] } else { &[0] };
         let ends = parents.iter().map(|shard| goes_on.progress(*shard)).collect::<Vec<_>>();
         assert!(ends.iter().all(|end| *end == Some(Progress::End)), "{gone:?}: {ends:?}");
+        // And each of them has said once that it lost records. Whose children are gone too is not looked for any more.
+        assert_eq!(goes_on.lost, splits(parents), "{gone:?}");
         // What was gone before a job first began is not lost to it.
         let mut later = Job::new(source("fail"));
         later.live(load.keys * (left.len() - 1), usize::MAX).await.unwrap();
         assert!(later.by_key().values().all(|numbers| *numbers == left[1..]), "{gone:?}: {:?}", later.by_key());
+        assert_eq!(later.lost, splits(&[]), "{gone:?}");
     }
 }
 
@@ -270,6 +279,9 @@ async fn removed_while_read(consumer: &str, lost: &str, listed: bool) -> Option<
     stream.split(0).await.unwrap();
     load.send(&stream, 1).await.unwrap();
     let went_on = job.read(&mut *reader, load.total(), usize::MAX).await;
+    // Who goes on is told, and of this shard alone.
+    let told = if went_on.is_ok() { &[0][..] } else { &[] };
+    assert_eq!(job.lost, splits(told), "{consumer}, {lost}, {listed}");
     if went_on.is_ok() {
         assert_eq!(job.by_key(), load.expected(), "{consumer}, {lost}");
         assert_eq!(job.progress(0), Some(Progress::End), "{consumer}, {lost}");
@@ -348,4 +360,24 @@ async fn a_start_in_the_past_reads_all_and_what_was_decided_stays() {
     job.start = StartPosition::Latest;
     job.live(load.total(), usize::MAX).await.unwrap();
     assert_eq!(job.by_key(), load.expected());
+}
+
+#[tokio::test]
+async fn a_start_between_records_reads_those_that_came_from_then_on() {
+    let server = Server::plain();
+    let stream = server.create(2).await.unwrap();
+    let mut load = Load { keys: 6, sent: 0 };
+    load.send(&stream, 2).await.unwrap();
+    // The emulator tells in whole seconds when a record arrived: the next ones arrive in another second.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let second = SystemClock.now() / 1_000_000 * 1_000_000;
+    load.send(&stream, 2).await.unwrap();
+    for consumer in ["polling", "fan_out"] {
+        let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+        job.start = StartPosition::At(second);
+        // An earlier record of a key would come before its later ones.
+        job.live(2 * load.keys, usize::MAX).await.unwrap();
+        let expected = load.expected().into_iter().map(|(key, numbers)| (key, numbers[2..].to_vec()));
+        assert_eq!(job.by_key(), expected.collect(), "{consumer}");
+    }
 }
