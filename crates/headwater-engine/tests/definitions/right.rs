@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use headwater_core::definitions::{
-    Definitions, Entity, FeatureService, FeatureView, Field, LateEvents, OnError, RecordFormat, Source,
+    Definitions, Entity, FeatureService, FeatureView, Field, LateEvents, OnError, RecordFormat, Source, SourceKind,
     StoreDefinition, StreamSettings, ValueType,
 };
 use headwater_core::options::Duration;
@@ -296,6 +296,22 @@ fn relative_paths_start_at_the_file() {
     let path = folder.path().join("headwater.yaml");
     std::fs::write(&path, BASE).unwrap();
     assert_eq!(load(&path, &registry()).unwrap().base_dir, folder.path());
+}
+
+#[test]
+fn records_may_be_avro_and_protobuf() {
+    let json = "{ type: json, schema: \"driver_id bigint, event_timestamp timestamp, ride_count int\" }";
+    assert!(BASE.contains(json));
+    let of_rides = |format: &str| {
+        let read = read(&BASE.replace(json, format)).unwrap();
+        let source = read.sources.into_iter().find(|source| source.name == "stats_file").unwrap();
+        let SourceKind::Stream(settings) = source.kind else { panic!("{source:?}") };
+        settings.record_format.unwrap()
+    };
+    let avro = r#"{"type": "record", "name": "Ride", "fields": []}"#;
+    assert_eq!(of_rides(&format!("{{ type: avro, schema: '{avro}' }}")), RecordFormat::avro(avro));
+    let protobuf = "{ type: protobuf, descriptor_set: rides.desc, message: rides.v1.Ride }";
+    assert_eq!(of_rides(protobuf), RecordFormat::protobuf("rides.desc", "rides.v1.Ride"));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use headwater_core::stream::{RegisteredSchema, SchemaRegistry};
 use headwater_core::{Error, ErrorKind, Result};
 
 use super::records::framed;
-use super::world::{World, assert_each_once};
+use super::world::{World, assert_each_once, record};
 use crate::ingest::JobState;
 use crate::ingest::dead_letters;
 
@@ -75,6 +75,24 @@ async fn a_job_waits_for_its_registry_and_buries_what_it_does_not_know() {
     let dead = dead_letters(&world.project()).await.unwrap();
     let reasons = dead.iter().map(|dead| dead.letter.reason.as_str()).collect::<Vec<_>>();
     assert_eq!(reasons, ["the schema registry knows no schema `2`"]);
+}
+
+/// It says which columns it has; the registry, which would let nobody in, is not asked for more.
+#[tokio::test]
+async fn json_is_read_with_the_header_of_a_registry_and_without() {
+    let mut world = World::new();
+    world.stream.registry = Some(Arc::new(ClosedRegistry));
+    world.stream.add("a", framed(7, record(1, 10, None, 0.5).as_bytes()));
+    world.stream.event("a", 2, 20, 1.5);
+    // A header alone, and one that is cut short.
+    world.stream.add("a", framed(7, b""));
+    world.stream.add("a", [0, 0, 7]);
+    world.run().await;
+    let log = world.log().await;
+    assert_each_once(&log);
+    let rows = log.iter().map(|row| (row.1, row.2, row.3, row.4.map(f64::from_bits))).collect::<Vec<_>>();
+    assert_eq!(rows, [(1, 1, 10, Some(0.5)), (2, 2, 20, Some(1.5))]);
+    assert_eq!(dead_letters(&world.project()).await.unwrap().len(), 2);
 }
 
 #[tokio::test]

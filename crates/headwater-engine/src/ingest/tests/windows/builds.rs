@@ -232,6 +232,38 @@ async fn an_epoch_serves_though_nothing_new_comes() {
     compare(&world, &batch, &events, "nothing new").await;
 }
 
+#[tokio::test]
+async fn other_aggregations_are_built_without_reading_the_stream_again() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 2, 20, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("b"), 1, 51, 5.0)];
+    let mut world = world("not again", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    world.views = vec![windowed(1).into()];
+    let before = *world.stream.delivered.lock().unwrap();
+    world.run().await;
+    assert_eq!(*world.stream.delivered.lock().unwrap(), before);
+    compare(&world, &batch, &events, "from the log").await;
+}
+
+#[tokio::test]
+async fn an_end_alone_takes_the_batch_rows_that_the_windows_need() {
+    let batch = [event(None, 1, 10, 1.0), event(None, 1, 85, 2.0), event(None, 2, 130, 1.0)];
+    let events = [event(Some("a"), 1, 135, 3.0), event(Some("a"), 1, 150, 4.0), event(Some("b"), 2, 160, 5.0)];
+    // Of the longest window 60 s, from a multiple of its 7 s on; of a lifetime everything.
+    for (variant, start, rows) in [(2, Some(77 * SECOND), 2), (0, None, 3)] {
+        let world = world(&format!("end {variant}"), windowed(variant), &batch);
+        fill(&world, &events);
+        world.run().await;
+        let (project, view, tuning) = (world.project(), Arc::clone(&world.views[0]), world.options.tuning);
+        let plan = store::plan_windows(&project, &view, &store::Between::Until(140 * SECOND)).await.unwrap();
+        let done = store::materialize_windows(&project, &view, plan, None, &tuning).await.unwrap();
+        assert_eq!((done.start, done.end, done.rows), (start, 140 * SECOND, rows));
+        assert_eq!(log_from(&world).await, Some(140 * SECOND));
+        compare(&world, &batch, &events, "an end alone").await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_split_that_comes_beside_a_new_epoch_costs_the_others_nothing() {
     let batch = [event(None, 1, 10, 1.0)];
