@@ -1,4 +1,4 @@
-//! Ingestion of a windowed view is killed with SIGKILL at 25 random moments, and so are the builds of its window state: by
+//! Ingestion of a windowed view is killed with SIGKILL at 25 random moments, or a few more, and so are the builds of its window state: by
 //! `materialize` beside it, and by changed aggregations. In the end lifetime counts and sums are exact.
 //!
 //! `HEADWATER_SEED` brings a run's moments back as far as the machine allows.
@@ -12,13 +12,15 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use headwater::arrow::array::AsArray;
+use headwater::arrow::array::{AsArray, Int64Array};
 use headwater::arrow::datatypes::Int64Type;
 use headwater::store::{EntityColumns, Features};
 use headwater::{FeatureStore, arrow};
 use headwater_testkit::Random;
 
 const KILLS: usize = 25;
+/// So many kills at least find a part of the records counted: the test goes on until they do.
+const AMID_WORK: usize = KILLS / 4;
 const FILES: usize = 3;
 const RECORDS: usize = 10_000;
 const DRIVERS: usize = 500;
@@ -107,8 +109,8 @@ fn kill(child: &mut Child) {
     child.wait().unwrap();
 }
 
-/// Of each driver what is served: the lifetime's count and sum. A window that reaches back as far counts the same.
-fn served(folder: &Path) -> Totals {
+/// What is served of features, a column of integers for each.
+fn columns<const N: usize>(folder: &Path, features: [&str; N]) -> [Int64Array; N] {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let store = FeatureStore::builder()
@@ -117,23 +119,37 @@ fn served(folder: &Path) -> Totals {
             .open()
             .await
             .unwrap();
-        let drivers = 0..i64::try_from(DRIVERS).unwrap();
-        let entities = EntityColumns::default().column("driver_id", drivers.clone());
-        let answer = store.get_online_features(Features::names(["trips"]), entities, false).await.unwrap();
-        let column = |name: &str| {
-            let values = &answer.column(name).unwrap().values;
+        let entities = EntityColumns::default().column("driver_id", drivers());
+        let names = features.map(|feature| format!("trips:{feature}"));
+        let answer = store.get_online_features(Features::names(names), entities, false).await.unwrap();
+        features.map(|feature| {
+            let values = &answer.column(feature).unwrap().values;
             arrow::compute::cast(values, &arrow::datatypes::DataType::Int64)
                 .unwrap()
                 .as_primitive::<Int64Type>()
                 .clone()
-        };
-        let (ever, sum, recent) = (column("ever"), column("sum"), column("recent"));
-        assert_eq!(ever, recent);
-        drivers
-            .zip(ever.iter().zip(sum.iter()))
-            .map(|(driver, (count, sum))| (driver, (count.unwrap(), sum.unwrap_or(0))))
-            .collect()
+        })
     })
+}
+
+fn drivers() -> std::ops::Range<i64> {
+    0..i64::try_from(DRIVERS).unwrap()
+}
+
+/// Of each driver what is served: the lifetime's count and sum. A window that reaches back as far counts the same.
+fn served(folder: &Path) -> Totals {
+    let [ever, sum, recent] = columns(folder, ["ever", "sum", "recent"]);
+    assert_eq!(ever, recent);
+    drivers()
+        .zip(ever.iter().zip(sum.iter()))
+        .map(|(driver, (count, sum))| (driver, (count.unwrap(), sum.unwrap_or(0))))
+        .collect()
+}
+
+/// How many records are served, of all drivers.
+fn counted(folder: &Path) -> usize {
+    let [ever] = columns(folder, ["ever"]);
+    usize::try_from(ever.iter().flatten().sum::<i64>()).unwrap()
 }
 
 #[test]
@@ -144,8 +160,8 @@ fn killed_at_any_moment_lifetime_counts_are_exact() {
         .unwrap_or_else(|| u64::from(std::process::id()));
     println!("seed {seed}");
     let mut random = Random::new(seed);
-    let (mut kills, mut rounds, mut builds) = (0, 0, 0);
-    while kills < KILLS {
+    let (mut kills, mut kills_amid_work, mut rounds, mut builds) = (0, 0, 0, 0);
+    while kills < KILLS || kills_amid_work < AMID_WORK {
         rounds += 1;
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
@@ -160,7 +176,7 @@ fn killed_at_any_moment_lifetime_counts_are_exact() {
                 let args = ["materialize", "2021-01-01T00:00:00Z", END];
                 command(folder).args(args).stderr(Stdio::null()).spawn().unwrap()
             });
-            let last = kills == KILLS;
+            let last = kills >= KILLS && kills_amid_work >= AMID_WORK;
             if !last {
                 std::thread::sleep(Duration::from_micros(random.below(800_000) as u64));
             }
@@ -175,6 +191,7 @@ fn killed_at_any_moment_lifetime_counts_are_exact() {
                 None => {
                     kill(&mut child);
                     kills += 1;
+                    kills_amid_work += usize::from((1..FILES * RECORDS).contains(&counted(folder)));
                 }
             }
         }
@@ -194,7 +211,7 @@ fn killed_at_any_moment_lifetime_counts_are_exact() {
             sums(&later)
         );
     }
-    println!("{kills} kills and {builds} builds in {rounds} rounds");
+    println!("{kills} kills, {kills_amid_work} of them amid the work, and {builds} builds in {rounds} rounds");
 }
 
 fn sums(totals: &Totals) -> (i64, i64) {
