@@ -70,6 +70,11 @@ impl Tests {
     }
 }
 
+/// Whether cargo sets a variable to tell a program of its own package.
+fn is_of_the_package(name: &str) -> bool {
+    ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// A step that has been run.
 pub(crate) struct Ran {
     name: &'static str,
@@ -120,8 +125,13 @@ impl Context {
     /// A command in the workspace's folder.
     pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        // Set by the cargo that runs this program, for it alone.
-        command.env_remove("CARGO_MANIFEST_DIR").env_remove("CARGO_PKG_NAME").env_remove("RUST_RECURSION_COUNT");
+        // Set by the cargo that runs this program, for it alone. Build scripts look at some of them: a cargo that is called
+        // from here would build anew what one that is called by hand has built.
+        let own = std::env::vars_os().map(|(name, _)| name);
+        for name in own.filter(|name| name.to_str().is_some_and(is_of_the_package)) {
+            command.env_remove(name);
+        }
+        command.env_remove("RUST_RECURSION_COUNT");
         if self.strict {
             // A test that needs more than Rust fails where it would else be ignored.
             command.env("HEADWATER_REQUIRE_DUCKDB", "1");
