@@ -232,11 +232,17 @@ impl Listed {
 
 impl From<Shard> for Listed {
     fn from(shard: Shard) -> Self {
-        let end = shard.sequence_number_range.and_then(|range| range.ending_sequence_number);
+        let range = shard.sequence_number_range;
+        let begin = range.as_ref().and_then(|range| Sequence::parse(&range.starting_sequence_number));
+        let end = range.and_then(|range| range.ending_sequence_number);
         let parents = shard.parent_shard_id.into_iter().chain(shard.adjacent_parent_shard_id).collect();
         let closed = end.is_some();
+        // An end before the beginning is none. kinesis-local gives the same number to every closed shard, and it is less than
+        // those of all records: whoever believed it would take a shard for read that is not.
+        let end =
+            end.and_then(|end| Sequence::parse(&end)).filter(|end| begin.as_ref().is_none_or(|begin| begin <= end));
         let hash_keys = shard.hash_key_range.as_ref().and_then(hash_keys);
-        Self { shard: shard.shard_id, parents, closed, end: end.and_then(|end| Sequence::parse(&end)), hash_keys }
+        Self { shard: shard.shard_id, parents, closed, end, hash_keys }
     }
 }
 
@@ -276,7 +282,32 @@ fn is_loopback(url: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use aws_sdk_kinesis::types::SequenceNumberRange;
+
     use super::*;
+
+    #[test]
+    fn an_end_before_the_beginning_is_not_believed() {
+        let listed = |end: Option<&str>| {
+            let mut range = SequenceNumberRange::builder().starting_sequence_number("49680683473840492208330995951682");
+            range = range.set_ending_sequence_number(end.map(str::to_owned));
+            Listed::from(Shard::builder().shard_id("a").sequence_number_range(range.build().unwrap()).build().unwrap())
+        };
+        let position = |sequence: &str| {
+            let sequence = Sequence::parse(sequence).unwrap();
+            Place::Record(sequence, Within::Whole { seen: None }).position()
+        };
+        let some = position("49680683473840492208330995951700");
+        for (end, closed, done) in [
+            (None, false, false),
+            (Some("49680683473840492208330995951700"), true, true),
+            (Some("49680683473840492208330995951701"), true, false),
+            (Some("9223372036854775807"), true, false),
+        ] {
+            let listed = listed(end);
+            assert_eq!((listed.closed, listed.is_done(&some)), (closed, done), "{end:?}");
+        }
+    }
 
     #[test]
     fn only_this_machine_is_loopback() {

@@ -1,5 +1,5 @@
 //! What the emulator in this process does not know, shown on the server of `AWS_ENDPOINT_URL_KINESIS`: records of up to
-//! 10 MiB, and streams that go by their ARN everywhere.
+//! 10 MiB, streams that go by their ARN everywhere, and the parents of the shards that a changed shard count makes.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::server::{Server, failed};
 type Check = fn(Server) -> BoxFuture<'static, Verdict>;
 
 /// What is shown, the words that it is about, and how it is shown.
-const CHECKS: [(&str, &str, Check); 2] = [
+const CHECKS: [(&str, &str, Check); 3] = [
     (
         "kinesis-local large-records-come-whole",
         "The most that the reader may hold ready in memory, in bytes. One record may exceed it alone.",
@@ -23,6 +23,11 @@ const CHECKS: [(&str, &str, Check); 2] = [
         "kinesis-local an-arn-names-the-stream",
         "Two configurations with equal identity read the same records;",
         |server| arn(server).boxed(),
+    ),
+    (
+        "kinesis-local changed-shard-counts-keep-the-order-of-a-key",
+        "a split is not handed out before `End` of all its parents is committed, or they are gone;",
+        |server| resized(server).boxed(),
     ),
 ];
 
@@ -98,6 +103,44 @@ async fn arn(server: Server) -> Verdict {
         job.live(load.total(), usize::MAX).await?;
         stream.split(0).await?;
         load.send(&stream, 2).await?;
+        job.live(load.total(), usize::MAX).await?;
+        ensure(job.by_key() == load.expected(), || format!("{consumer}: {:?}", job.by_key()))?;
+    }
+    Ok(())
+}
+
+async fn resized(server: Server) -> Verdict {
+    for consumer in ["polling", "fan_out"] {
+        let stream = server.create(2).await?;
+        let mut job = Job::new(stream.open(consumer, &open_context())?);
+        // Who polls has room for three records or so in an answer, and a parent holds many more: a child that did not
+        // wait for it would be read long before its end.
+        job.buffer_bytes = 4 << 10;
+        let mut load = Load { keys: 12, sent: 0 };
+        load.send(&stream, 4).await?;
+        // It dies when it has read little of the parents.
+        job.live(load.total(), 3).await?;
+        stream.resize(4).await?;
+        let open = stream.open_shards().await?.len();
+        ensure(open == 4, || format!("{open} shards are open and not four"))?;
+        load.send(&stream, 4).await?;
+        // While it runs.
+        let before = load.total();
+        let ((), ()) = futures::future::try_join(job.live(before + 1, usize::MAX), async {
+            stream.resize(3).await?;
+            load.send(&stream, 4).await
+        })
+        .await?;
+        // And while it is down: what came of a merge with what came of a split.
+        let open = stream.open_shards().await?;
+        ensure(open.len() == 3, || format!("{open:?} are open and not three"))?;
+        stream.merge(open[0], open[1]).await?;
+        load.send(&stream, 4).await?;
+        // Without this the order is anybody's guess.
+        let shards = stream.shards().await?;
+        let first = shards.iter().filter(|shard| shard.parent_shard_id.is_none()).count();
+        let merged = shards.iter().filter(|shard| shard.adjacent_parent_shard_id.is_some()).count();
+        ensure(first == 2 && merged >= 2, || format!("shards lack their parents: {shards:?}"))?;
         job.live(load.total(), usize::MAX).await?;
         ensure(job.by_key() == load.expected(), || format!("{consumer}: {:?}", job.by_key()))?;
     }

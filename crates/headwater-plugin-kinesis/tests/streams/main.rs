@@ -104,7 +104,8 @@ async fn the_shard_count_is_changed_while_the_job_runs_and_while_it_is_down() {
         .await
         .unwrap();
         job.live(load.total(), usize::MAX).await.unwrap();
-        // The emulator does not say whose children these shards are, so their order is not looked at.
+        // The emulator does not say whose children these shards are, so their order is not looked at here: it is on
+        // kinesis-local.
         let mut by_key = job.by_key();
         by_key.values_mut().for_each(|numbers| numbers.sort_unstable());
         assert_eq!(by_key, load.expected(), "{consumer}");
