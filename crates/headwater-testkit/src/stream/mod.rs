@@ -93,6 +93,9 @@ pub trait StreamFixture: Send + Sync + 'static {
 }
 
 /// The clauses of [`StreamSource`]'s and [`StreamReader`](headwater_core::StreamReader)'s contracts.
+///
+/// How much a reader has read ahead while nobody asks it cannot be seen from outside: of `buffer_bytes` the suite checks what
+/// comes at once. A plugin shows the rest in a test of its own, where it counts what its server has handed out.
 pub fn suite(fixture: impl StreamFixture) -> Vec<Clause> {
     suite! { fixture;
         "stream::identity-is-stable" restarts::identity,

@@ -48,6 +48,18 @@ async fn every_count_of_a_split_is_told() {
 }
 
 #[tokio::test]
+async fn a_split_is_late_by_its_own_records_alone() {
+    let mut world = World::new();
+    world.settings().watermark_delay_threshold = Some(Duration(5));
+    world.stream.event("a", 1, 100, 1.0);
+    world.stream.event("b", 2, 3, 1.0);
+    world.run().await;
+    let told = jobs(&world.project()).await.unwrap().remove(0);
+    let splits = told.splits.iter().map(|split| (split.split.as_str(), split.counts.late, split.watermark));
+    assert_eq!(splits.collect::<Vec<_>>(), [("a", 0, Some(95)), ("b", 0, Some(-2))]);
+}
+
+#[tokio::test]
 async fn a_job_that_was_killed_is_lost_after_a_while() {
     let world = World::new();
     world.stream.script.lock().unwrap().follow = true;
