@@ -22,7 +22,7 @@ use crate::error::kafka;
 use crate::mark::{Mark, Marks};
 use crate::queue::Queue;
 use crate::resolve::{self, Found};
-use crate::splits::{before, next_offset, partition, split};
+use crate::splits::{before, next_offset, split};
 use crate::trouble::{Trouble, Troubled};
 
 /// How often committed records are looked at while others are read.
@@ -395,12 +395,8 @@ impl Member {
     }
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, list: &TopicPartitionList) {
-        let splits: Vec<SplitId> = list.elements().iter().map(|element| split(element.partition())).collect();
-        let known = self.let_go(&splits, consumer.assignment_lost());
-        let mut read = TopicPartitionList::new();
-        for number in known.iter().filter_map(partition) {
-            read.add_partition(&self.config.topic, number);
-        }
+        let numbers = list.elements().iter().map(|element| element.partition()).collect::<Vec<_>>();
+        let read = self.list(self.let_go(&numbers, consumer.assignment_lost()));
         // Paused, it would stay so when it comes back.
         let done = consumer.resume(&read).and_then(|()| match consumer.rebalance_protocol() {
             RebalanceProtocol::Cooperative => consumer.incremental_unassign(&read),
@@ -411,34 +407,43 @@ impl Member {
         }
     }
 
-    /// Gives those of the splits that are read, of which librdkafka knows as well.
-    fn let_go(&self, splits: &[SplitId], lost: bool) -> Vec<SplitId> {
-        let mut known = Vec::with_capacity(splits.len());
+    /// Gives those of the partitions that are read, of which librdkafka knows as well.
+    fn let_go(&self, numbers: &[i32], lost: bool) -> Vec<i32> {
+        let mut known = Vec::with_capacity(numbers.len());
         let mut state = self.state();
-        for one in splits {
-            let Some(number) = partition(one) else { continue };
-            match state.partitions.get_mut(&number) {
+        for number in numbers {
+            match state.partitions.get_mut(number) {
                 // What was gathered and not yet queued goes: the next owner reads it.
                 Some(gone) if gone.reading => {
                     gone.builder = BatchBuilder::default();
                     gone.forget_end();
-                    known.push(one.clone());
+                    known.push(*number);
                 }
                 // The reader has not heard of it yet.
-                Some(_) => drop(state.partitions.remove(&number)),
+                Some(_) => drop(state.partitions.remove(number)),
                 None => {}
             }
         }
         drop(state);
         if !known.is_empty() {
+            let splits: Vec<SplitId> = known.iter().copied().map(split).collect();
             // Still owned while the engine finishes: its last commits are taken.
-            self.queue.revoke(&known, (!lost).then(|| self.config.revoke_timeout.to_std()));
+            self.queue.revoke(&splits, (!lost).then(|| self.config.revoke_timeout.to_std()));
             let mut state = self.state();
-            for number in known.iter().filter_map(partition) {
-                state.partitions.remove(&number);
+            for number in &known {
+                state.partitions.remove(number);
             }
         }
         known
+    }
+
+    /// Partitions of the topic, as librdkafka wants them.
+    pub(crate) fn list(&self, numbers: impl IntoIterator<Item = i32>) -> TopicPartitionList {
+        let mut list = TopicPartitionList::new();
+        for number in numbers {
+            list.add_partition(&self.config.topic, number);
+        }
+        list
     }
 }
 

@@ -160,11 +160,7 @@ impl Worker {
     /// The partitions that are read.
     fn reading(&self) -> TopicPartitionList {
         let member = self.consumer.context();
-        let mut list = TopicPartitionList::new();
-        for (taken, _) in member.reading() {
-            list.add_partition(&member.config.topic, taken.partition);
-        }
-        list
+        member.list(member.reading().into_iter().map(|(taken, _)| taken.partition))
     }
 
     /// The queue is full: keep the membership, read nothing.

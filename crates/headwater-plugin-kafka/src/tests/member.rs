@@ -37,6 +37,15 @@ fn member(servers: &str, checkpoints: Arc<dyn Checkpoints>) -> Member {
     Member::new(options, context, Arc::new(Queue::default()), tokio::runtime::Handle::current())
 }
 
+/// The consumer of such a member.
+fn consumer(servers: &str, checkpoints: Arc<dyn Checkpoints>) -> Arc<BaseConsumer<Member>> {
+    let member = member(servers, checkpoints);
+    let client = client::consumer(&member.config, "group", 1 << 20, Duration::from_secs(1));
+    let consumer: Arc<BaseConsumer<Member>> = Arc::new(client.create_with_context(member).unwrap());
+    consumer.context().belongs_to(&consumer);
+    consumer
+}
+
 /// A member of a group with its polling thread. The topic has two partitions.
 struct Working {
     _cluster: MockCluster<'static, DefaultProducerContext>,
@@ -50,11 +59,8 @@ impl Working {
     fn begin(checkpoints: Arc<dyn Checkpoints>, first: impl FnOnce(&BaseConsumer<Member>)) -> Self {
         let cluster = MockCluster::new(1).unwrap();
         cluster.create_topic("drivers", 2, 1).unwrap();
-        let member = member(&cluster.bootstrap_servers(), checkpoints);
-        let (queue, context) = (Arc::clone(&member.queue), member.context.clone());
-        let client = client::consumer(&member.config, "group", 1 << 20, Duration::from_secs(1));
-        let consumer: Arc<BaseConsumer<Member>> = Arc::new(client.create_with_context(member).unwrap());
-        consumer.context().belongs_to(&consumer);
+        let consumer = consumer(&cluster.bootstrap_servers(), checkpoints);
+        let (queue, context) = (Arc::clone(&consumer.context().queue), consumer.context().context.clone());
         first(&consumer);
         consumer.subscribe(&["drivers"]).unwrap();
         let worker = Worker::new(Arc::clone(&consumer), Arc::clone(&queue), &context);
@@ -124,12 +130,9 @@ fn told(end: i64) -> Statistics {
 async fn a_gap_is_stepped_over_unless_a_rebalance_has_thrown_away_what_may_fill_it() {
     let cluster = MockCluster::new(1).unwrap();
     cluster.create_topic("drivers", 1, 1).unwrap();
-    let member = member(&cluster.bootstrap_servers(), Arc::new(FixedCheckpoints::default()));
-    let queue = Arc::clone(&member.queue);
-    let client = client::consumer(&member.config, "group", 1 << 20, Duration::from_secs(1));
-    let consumer: Arc<BaseConsumer<Member>> = Arc::new(client.create_with_context(member).unwrap());
-    consumer.context().belongs_to(&consumer);
+    let consumer = consumer(&cluster.bootstrap_servers(), Arc::new(FixedCheckpoints::default()));
     let member = Arc::clone(consumer.context());
+    let queue = Arc::clone(&member.queue);
     let rebalance = |partitions: &[i32]| {
         let mut list = TopicPartitionList::new();
         for partition in partitions {
