@@ -6,6 +6,8 @@ mod batch;
 mod client;
 mod config;
 #[cfg(feature = "client")]
+mod end;
+#[cfg(feature = "client")]
 mod error;
 #[cfg(feature = "client")]
 mod mark;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use headwater_core::stream::{AssignedSplit, Lag, ReaderContext, StreamBatch};
+use headwater_core::stream::{AssignedSplit, ReaderContext, StreamBatch};
 use headwater_core::{Error, Result, SplitId};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol};
@@ -18,6 +18,7 @@ use tokio::runtime::Handle;
 
 use crate::batch::BatchBuilder;
 use crate::config::KafkaConfig;
+use crate::end::End;
 use crate::error::kafka;
 use crate::mark::{Mark, Marks};
 use crate::queue::Queue;
@@ -68,6 +69,7 @@ pub(crate) struct Taken {
     time: u64,
 }
 
+#[derive(Default)]
 struct Partition {
     time: u64,
     /// Where it is to be read on is known, and the reader has been told.
@@ -75,14 +77,7 @@ struct Partition {
     builder: BatchBuilder,
     /// Everything before this offset has been queued for the reader, or is in `builder`.
     next: i64,
-    /// librdkafka has come to the end since, and no record has come after that.
-    at_end: bool,
-    /// The end that statistics named while it was at its end.
-    end: Option<i64>,
-    /// The same, once nothing has waited in librdkafka since.
-    reached: Option<i64>,
-    /// The high watermark that statistics named last.
-    high: Option<i64>,
+    end: End,
     marks: Marks,
     /// A record that was committed some time ago.
     anchor: Option<Mark>,
@@ -185,7 +180,7 @@ impl Member {
             };
             one.reading = true;
             one.next = next;
-            one.forget_end();
+            one.end.forget();
             one.anchor = anchor;
             let split = split(taken.partition);
             if has_lost {
@@ -209,21 +204,20 @@ impl Member {
             return 0;
         }
         partition.next = message.offset() + 1;
-        partition.at_end = false;
-        partition.reached = None;
+        partition.end.record();
         partition.builder.add(message)
     }
 
     /// librdkafka has come to the end of a partition.
     pub(crate) fn at_end(&self, number: i32) {
         if let Some(partition) = self.state().partitions.get_mut(&number) {
-            partition.at_end = true;
+            partition.end.come();
         }
     }
 
     /// librdkafka has thrown away what it had fetched: what it said of ends speaks of records that are yet to come.
     pub(crate) fn forget_ends(&self) {
-        self.state().partitions.values_mut().for_each(Partition::forget_end);
+        self.state().partitions.values_mut().for_each(|partition| partition.end.forget());
     }
 
     /// Hands everything that was gathered to the reader.
@@ -232,27 +226,22 @@ impl Member {
         for (&number, partition) in &mut state.partitions {
             let Some((mut batch, mark)) = partition.builder.finish(split(number)) else { continue };
             partition.marks.push(mark);
-            let high = if partition.at_end { Some(partition.next) } else { partition.high };
-            batch.lag = high.map(|high| lag(high, partition.next));
+            batch.lag = partition.end.lag(partition.next);
             self.queue.batch(batch);
         }
     }
 
     /// Nothing waits in librdkafka: the ends that it named before have been reached.
     pub(crate) fn reach_ends(&self) {
-        for partition in self.state().partitions.values_mut() {
-            partition.reached = partition.end.take().or(partition.reached);
-        }
+        self.state().partitions.values_mut().for_each(|partition| partition.end.reach());
     }
 
-    /// Goes on behind what holds no record, up to the ends that were reached before the last statistics. Not sooner: records
-    /// that librdkafka has thrown away for a rebalance wait no more, and the rebalance comes only then.
+    /// Goes on behind what holds no record.
     fn step_over_gaps(&self, state: &mut State) {
         for (&number, partition) in &mut state.partitions {
-            let Some(end) = partition.reached.take() else { continue };
-            if partition.reading && partition.at_end && end > partition.next {
+            if let Some(end) = partition.end.step_over(partition.next).filter(|_| partition.reading) {
                 partition.next = end;
-                self.queue.batch(BatchBuilder::empty(split(number), before(end), Some(lag(end, end))));
+                self.queue.batch(BatchBuilder::empty(split(number), before(end), partition.end.lag(end)));
             }
         }
     }
@@ -348,7 +337,7 @@ impl Member {
             for partition in list.elements().iter().map(|element| element.partition()) {
                 state.taken += 1;
                 let time = state.taken;
-                state.partitions.insert(partition, Partition::taken_over(time));
+                state.partitions.insert(partition, Partition { time, ..Partition::default() });
                 taken.push(Taken { partition, time });
             }
         }
@@ -416,7 +405,7 @@ impl Member {
                 // What was gathered and not yet queued goes: the next owner reads it.
                 Some(gone) if gone.reading => {
                     gone.builder = BatchBuilder::default();
-                    gone.forget_end();
+                    gone.end.forget();
                     known.push(*number);
                 }
                 // The reader has not heard of it yet.
@@ -447,34 +436,6 @@ impl Member {
     }
 }
 
-impl Partition {
-    fn taken_over(time: u64) -> Self {
-        Self {
-            time,
-            reading: false,
-            builder: BatchBuilder::default(),
-            next: 0,
-            at_end: false,
-            end: None,
-            reached: None,
-            high: None,
-            marks: Marks::default(),
-            anchor: None,
-            committed: None,
-        }
-    }
-
-    fn forget_end(&mut self) {
-        self.at_end = false;
-        self.end = None;
-        self.reached = None;
-    }
-}
-
-fn lag(high: i64, next: i64) -> Lag {
-    Lag { records: Some(u64::try_from(high.saturating_sub(next)).unwrap_or(0)), bytes: None, time: None }
-}
-
 impl Troubled for Member {
     fn trouble(&self) -> &Trouble {
         &self.trouble
@@ -497,15 +458,9 @@ impl ClientContext for Member {
         self.step_over_gaps(&mut state);
         for (number, told) in statistics.topics.get(&self.config.topic).iter().flat_map(|topic| &topic.partitions) {
             let Some(partition) = state.partitions.get_mut(number) else { continue };
-            if partition.at_end {
-                partition.end = Some(told.eof_offset).filter(|&end| end >= 0);
-            }
-            let high = if told.ls_offset >= 0 { told.ls_offset } else { told.hi_offset };
-            let high = Some(high).filter(|&high| high >= 0);
             // A topic does not lose its newest records, so this may be another one. librdkafka reads on in it all the same,
             // and says nothing where it has as many records as were read.
-            fewer |= high.is_some() && high < partition.high;
-            partition.high = high;
+            fewer |= partition.end.told(told);
         }
         let now = Instant::now();
         let look = now.duration_since(*state.looked.get_or_insert(now)) >= LOOK_BACK;

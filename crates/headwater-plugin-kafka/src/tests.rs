@@ -249,6 +249,9 @@ mod trouble {
 }
 
 #[cfg(feature = "client")]
+mod end;
+
+#[cfg(feature = "client")]
 mod member;
 
 #[cfg(feature = "client")]
