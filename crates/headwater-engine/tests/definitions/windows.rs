@@ -63,6 +63,8 @@ const CASES: &[Case] = &[
     case("slide_interval: 5m", "slide_interval: 0", "0, name", "`slide_interval` has to be longer than nothing", ""),
     case("slide_interval: 5m", "slide_interval: 2h", "2h", "`slide_interval` is 2h, longer than its `time_window` of 1h", ""),
     case("time_window: 1h, slide_interval: 5m", "time_window: 7d, slide_interval: 1m", "1m, name", "has 10080 steps, and 1000 is the most: `slide_interval` has to be at least 604800ms, and is 14h where it is left out", ""),
+    case("time_window: 1h, slide_interval: 5m", "time_window: 1001m, slide_interval: 1m", "1m, name", "a `time_window` of 1001m in steps of 1m has 1001 steps, and 1000 is the most: `slide_interval` has to be at least 60060ms, and is 5005s where it is left out", ""),
+    case("time_window: 1h, slide_interval: 5m", "time_window: 60000000001us, slide_interval: 1m", "1m, name", "in steps of 1m has 1001 steps, and 1000 is the most", ""),
     case("time_window: 1h, ", "", "5m", "a `slide_interval` needs a `time_window`", ""),
 
     // Names.
@@ -87,6 +89,15 @@ fn every_wrong_aggregation_has_one_clear_error_at_its_place() {
     assert!(CASES.len() >= 40, "{} cases", CASES.len());
     assert!(BASE.contains(SUM));
     check_cases(BASE, CASES);
+}
+
+#[test]
+fn a_window_may_have_a_thousand_steps() {
+    let most = "time_window: 1000m, slide_interval: 1m";
+    let definitions = read(&BASE.replace("time_window: 1h, slide_interval: 5m", most)).unwrap();
+    let window = &definitions.feature_views[0].aggregations[0];
+    assert_eq!((window.time_window, window.slide_interval), (Some(Duration(1_000 * MINUTE)), Some(Duration(MINUTE))));
+    check(&definitions, &registry()).unwrap();
 }
 
 #[test]
