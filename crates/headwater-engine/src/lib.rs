@@ -14,6 +14,8 @@ pub mod windows;
 mod cast;
 mod rows;
 mod state;
+#[cfg(test)]
+mod warnings;
 
 pub use plan::Plan;
 pub use project::Project;

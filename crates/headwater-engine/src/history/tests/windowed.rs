@@ -3,6 +3,7 @@
 use headwater_core::definitions::AggregateFunction;
 
 use super::*;
+use crate::warnings;
 use crate::windows::{Window, WindowFeature, Windows};
 
 /// A view over the rows of [`driver_rows`] with these features of the column `value`, or of the rows.
@@ -94,6 +95,19 @@ async fn a_row_counts_from_its_created_time_on_where_that_is_asked_for() {
     assert_eq!(last, [10, 100, 100].map(Some));
     // At 29 from 15 on, at 30 from 20.
     assert_eq!(near, [10, 100, 100].map(Some));
+}
+
+#[tokio::test]
+async fn results_beyond_their_type_are_null_and_warned_of() {
+    let rows = [(1, 10, None, Some(i64::MAX)), (1, 20, None, Some(1))];
+    let source = vec![input(table(&[("f", &rows)]), InputKind::Batch)];
+    let view = windowed(&[("sum", AggregateFunction::Sum, None)]);
+    warnings::listen();
+    let [sum] = columns(asked_for(view, source, &[(1, 15), (1, 25), (1, 30)], None), ["sum"]).await;
+    assert_eq!(sum, [Some(i64::MAX), None, None]);
+    let heard = warnings::heard();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert!(heard[0].contains("2 results are beyond the types") && heard[0].contains("view=drivers"), "{heard:?}");
 }
 
 #[tokio::test]

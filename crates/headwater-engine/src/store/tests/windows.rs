@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::{DAY, Fixture, HOUR, key, stream, times, view};
 use crate::rows::KeyColumns;
 use crate::view::View;
+use crate::warnings;
 use crate::windows::epoch::{Epoch, push_split, table};
 use crate::windows::{Layout, State, Window, WindowFeature, Windows};
 
@@ -198,16 +199,20 @@ async fn windows_of_an_entity_never_seen_are_empty() {
 }
 
 #[tokio::test]
-async fn results_beyond_their_type_are_null_and_counted() {
+async fn results_beyond_their_type_are_null_and_counted_and_warned_of_once() {
     let windows = default_windows();
     let store = fixture("overflow", &windows);
     let big = i64::from(i32::MAX);
     let rows = vec![row(&windows, 7, Some("0"), &[(DAY, 1.0, big), (DAY, 1.0, big)])];
     put(store.project.online.as_ref(), &epoch("1", &windows), rows).await;
+    warnings::listen();
     let answer = ask(&store, json!([7])).await;
     assert_eq!([&answer[3]["values"][0], &answer[3]["statuses"][0]], [&Value::Null, &json!("NULL_VALUE")]);
     ask(&store, json!([7])).await;
     assert_eq!(store.serving.metrics().all()["orders"].overflows, 2);
+    let heard = warnings::heard();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    assert!(heard[0].contains("beyond its feature's type") && heard[0].contains("view=\"orders\""), "{heard:?}");
 }
 
 #[tokio::test]
