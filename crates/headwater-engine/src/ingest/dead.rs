@@ -80,6 +80,11 @@ impl DeadLetter {
         }
     }
 
+    /// What it takes in memory, roughly.
+    pub(super) fn bytes(&self) -> usize {
+        self.raw.len() + self.metadata.len() + 256
+    }
+
     /// The record as a source would deliver it.
     pub(super) fn payload(&self) -> Result<Payload> {
         match self.format.as_str() {

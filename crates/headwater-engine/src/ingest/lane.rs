@@ -208,9 +208,9 @@ impl SplitState {
         self.publishing_bytes > 0
     }
 
-    /// What its dead letters take, roughly.
+    /// What its dead letters take in memory, roughly.
     pub(super) fn dead_bytes(&self) -> usize {
-        self.dead.iter().map(|letter| letter.raw.len() + letter.metadata.len() + 256).sum()
+        self.dead.iter().map(DeadLetter::bytes).sum()
     }
 
     /// Up to where everything of it is durable.

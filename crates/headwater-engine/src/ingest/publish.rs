@@ -161,7 +161,7 @@ impl Sink {
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             for (split, state) in &mut lane.splits {
                 let old = state.dead_since.is_some_and(|since| since.elapsed() >= self.tuning.dead_letter_interval);
-                let many = state.dead.len() >= 10_000 || state.dead_bytes() >= self.tuning.log_piece_bytes;
+                let many = state.dead.len() >= 10_000;
                 if state.dead.is_empty() || !(all || old || many || state.ended) {
                     continue;
                 }
@@ -194,7 +194,7 @@ impl Sink {
     /// Whether dead letters hold so much in memory that they are to be published now.
     pub(super) fn dead_letters_are_large(&self) -> bool {
         let states = self.lanes.iter().flat_map(|lane| lane.splits.values());
-        states.map(SplitState::dead_bytes).any(|bytes| bytes >= self.tuning.log_piece_bytes)
+        states.map(SplitState::dead_bytes).sum::<usize>() >= self.tuning.log_piece_bytes
     }
 }
 

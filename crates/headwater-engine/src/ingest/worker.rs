@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 use super::checkpoint::GroupCheckpoints;
-use super::dead::Undertaker;
+use super::dead::{DeadLetter, Undertaker};
 use super::decode::{Decoder, Writers, pick};
 use super::lane::{Lane, Part, Piece};
 use super::retry::retry;
@@ -311,7 +311,9 @@ impl Reading<'_> {
         stop: &mut watch::Receiver<bool>,
     ) -> bool {
         let rows = prepared.parts.iter().map(|part| part.piece.rows.get_array_memory_size()).sum::<usize>();
-        let bytes = prepared.batch.bytes() + rows;
+        // Each with its metadata, they are larger than the records that they are made of.
+        let letters = prepared.parts.iter().flat_map(|part| &part.dead).map(DeadLetter::bytes).sum::<usize>();
+        let bytes = prepared.batch.bytes() + rows + letters;
         // A batch larger than the whole queue goes alone.
         let share = u32::try_from(bytes / 1024).unwrap_or(u32::MAX).clamp(1, most);
         let mut send = pin!(async {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::world::*;
-use crate::ingest::{JobState, checkpoint, jobs};
+use crate::ingest::{JobState, checkpoint, dead_letters, jobs};
 
 /// A store that fails once in a while, before or after it has done what was asked.
 #[derive(Debug)]
@@ -208,19 +208,33 @@ async fn a_stalled_store_bounds_what_is_read() {
     world.options.tuning.batch_records = 50;
     let mut job = world.start().await;
     // It reads until the queue is full, and then nothing more.
-    let mut last = 0;
-    let mut still = 0;
-    while still < 50 {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-        let delivered = *world.stream.delivered.lock().unwrap();
-        still = if delivered == last && delivered > 0 { still + 1 } else { 0 };
-        last = delivered;
-    }
+    let last = world.read_until_still().await;
     assert!(last < 3_000, "{last} records were read into a stalled store");
     assert_eq!(job.status().state, JobState::Running);
     open.send_replace(true);
     job.wait().await.unwrap();
     assert_eq!(world.log().await.len(), 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stalled_store_bounds_what_is_read_of_records_that_nobody_can_use() {
+    let mut world = World::new();
+    world.stream.event("a", 1, 10, 1.0);
+    for _ in 0..5_000 {
+        world.stream.add("a", "nonsense");
+    }
+    let (open, gate) = watch::channel(false);
+    world.online = Arc::new(Gate { inner: Arc::clone(&world.online), open: gate, broken: false });
+    world.options.tuning.queue_bytes = 64 << 10;
+    world.options.tuning.log_piece_bytes = 16 << 10;
+    world.options.tuning.batch_records = 50;
+    let mut job = world.start().await;
+    let last = world.read_until_still().await;
+    assert!(last < 800, "{last} records were read into a stalled store");
+    open.send_replace(true);
+    job.wait().await.unwrap();
+    assert_eq!(dead_letters(&world.project()).await.unwrap().len(), 5_000);
+    assert_eq!(world.online().await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -547,6 +547,18 @@ impl World {
         rows
     }
 
+    /// Waits until nothing more is read for a while. Gives how many records were.
+    pub(super) async fn read_until_still(&self) -> usize {
+        let (mut last, mut still) = (0, 0);
+        while still < 50 {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+            let delivered = *self.stream.delivered.lock().unwrap();
+            still = if delivered == last && delivered > 0 { still + 1 } else { 0 };
+            last = delivered;
+        }
+        last
+    }
+
     /// Waits until `is_so`, looking every few milliseconds.
     pub(super) async fn until<F: Future<Output = bool>>(&self, what: &str, mut is_so: impl FnMut() -> F) {
         for _ in 0..5_000 {
