@@ -11,6 +11,7 @@ mod reading;
 #[path = "../server/mod.rs"]
 mod server;
 mod shards;
+mod stalls;
 
 use headwater_core::ErrorKind;
 use std::time::Duration;

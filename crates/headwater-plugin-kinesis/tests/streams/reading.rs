@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::response::Response;
+use ferrokinesis::store::StoreOptions;
 use futures::StreamExt;
 use headwater_core::ErrorKind;
 use headwater_core::stream::{StartPosition, StreamEvent};
@@ -18,20 +19,20 @@ use crate::server::wire::{answer, before, body_of};
 use crate::server::{Server, Stream, options};
 
 /// Nearly as much as the emulator takes in a record.
-const LARGE: usize = 1_000_000;
+pub(crate) const LARGE: usize = 1_000_000;
 
 fn large(number: usize) -> (String, Vec<u8>) {
     let value = format!("key-{number}:{}", number.to_string().repeat(LARGE));
     (format!("key-{number}"), value.into_bytes().into_iter().take(LARGE).collect())
 }
 
-async fn with_large_records(server: &Server, records: usize) -> Stream {
+pub(crate) async fn with_large_records(server: &Server, records: usize) -> Stream {
     let stream = server.create(1).await.unwrap();
     stream.put_keyed((0..records).map(large).collect()).await.unwrap();
     stream
 }
 
-fn has_large_records(job: &Job, records: usize) {
+pub(crate) fn has_large_records(job: &Job, records: usize) {
     let expected = (0..records).map(|number| String::from_utf8(large(number).1).unwrap());
     // Not with `assert_eq`, which would print them.
     assert!(job.processed.iter().eq(expected.collect::<Vec<_>>().iter()), "the records are not what was put");
@@ -272,16 +273,19 @@ async fn a_start_at_the_latest_comes_about_while_records_keep_coming() {
     assert!(job.by_key()["key-0"].iter().copied().eq(1..=job.processed.len()), "{:?}", job.processed);
 }
 
+/// What the emulator is started with, for subscriptions that last so long.
+pub(crate) fn sessions(session_ms: u64) -> StoreOptions {
+    StoreOptions { subscribe_to_shard_session_ms: session_ms, ..options() }
+}
+
 /// When subscriptions were asked for and answered, and where they were to begin.
 type Subscriptions = Arc<Mutex<Vec<(Instant, Instant, Value)>>>;
 
 /// A server that notes subscriptions. The first one of all sends `pieces` of its answer and then nothing for ever, where
 /// that is told.
-fn noting(session_ms: u64, pieces: Option<usize>) -> (Server, Subscriptions) {
+pub(crate) fn noting(options: StoreOptions, pieces: Option<usize>) -> (Server, Subscriptions) {
     let subscriptions = Subscriptions::default();
     let noted = Arc::clone(&subscriptions);
-    let mut options = options();
-    options.subscribe_to_shard_session_ms = session_ms;
     let server = Server::start(options, move |app| {
         before(app, move |call, next| {
             let noted = Arc::clone(&noted);
@@ -310,7 +314,7 @@ fn noting(session_ms: u64, pieces: Option<usize>) -> (Server, Subscriptions) {
 
 #[tokio::test]
 async fn a_subscription_that_ends_is_continued_where_it_ended_and_not_too_soon() {
-    let (server, subscriptions) = noting(300, None);
+    let (server, subscriptions) = noting(sessions(300), None);
     let stream = server.create(1).await.unwrap();
     let mut load = Load { keys: 1, sent: 0 };
     load.send(&stream, 3).await.unwrap();
@@ -335,7 +339,7 @@ async fn a_subscription_that_ends_is_continued_where_it_ended_and_not_too_soon()
 }
 
 async fn gives_up_a_silent_subscription(pieces: usize) {
-    let (server, subscriptions) = noting(300_000, Some(pieces));
+    let (server, subscriptions) = noting(sessions(300_000), Some(pieces));
     let stream = server.create(1).await.unwrap();
     let mut load = Load { keys: 1, sent: 0 };
     load.send(&stream, 3).await.unwrap();
