@@ -1,11 +1,14 @@
-//! What stands still: a buffer that stays full.
+//! What stands still: a buffer that stays full, a call that is never answered.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::job::{Job, open_context};
+use crate::job::{Job, Load, open_context};
 use crate::reading::{LARGE, has_large_records, noting, sessions, with_large_records};
+use crate::server::wire::before;
+use crate::server::{Server, options};
 
 /// More than wait between the emulator and a reader that takes nothing.
 const RECORDS: usize = 12;
@@ -43,4 +46,46 @@ async fn a_subscription_that_ends_while_the_buffer_is_full_is_continued_where_it
     let begun = stands_still(4_000, Duration::from_secs(6)).await;
     assert!(begun.len() > 1, "{begun:?}");
     assert!(begun[1..].iter().all(|position| position["Type"] == "AT_SEQUENCE_NUMBER"), "{begun:?}");
+}
+
+/// A server that never answers one call of a reader: the one before which so many of its kind were answered.
+fn without_answer(operation: &'static str, answered: usize) -> Server {
+    let calls = AtomicUsize::new(0);
+    Server::start(options(), move |app| {
+        before(app, move |call, next| {
+            let is_left = call.operation == operation && calls.fetch_add(1, Ordering::Relaxed) == answered;
+            Box::pin(async move {
+                if is_left {
+                    std::future::pending::<()>().await;
+                }
+                call.pass(next).await
+            })
+        })
+    })
+}
+
+async fn goes_on_without_answer(consumer: &str, operation: &'static str, answered: usize) {
+    let server = without_answer(operation, answered);
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 6, sent: 0 };
+    load.send(&stream, 2).await.unwrap();
+    let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+    let mut reader = job.subscribe().await.unwrap();
+    // Whatever stands still, these shards have to be found and read too.
+    stream.split(0).await.unwrap();
+    load.send(&stream, 2).await.unwrap();
+    job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+    assert_eq!(job.by_key(), load.expected(), "{operation}");
+    assert_eq!(reader.repeated(), 1, "{operation} calls that were repeated");
+}
+
+#[tokio::test]
+async fn a_call_that_is_never_answered_is_given_up_and_made_again() {
+    // Each is given up after 30 s, and the job waits for 60. The first listing is made before there is a reader.
+    // At once: most of the time is waited.
+    futures::join!(
+        goes_on_without_answer("polling", "GetRecords", 0),
+        goes_on_without_answer("polling", "ListShards", 1),
+        goes_on_without_answer("fan_out", "SubscribeToShard", 0),
+    );
 }
