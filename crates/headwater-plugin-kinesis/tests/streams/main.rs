@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use headwater_core::Result;
-use headwater_core::stream::ProducerRecord;
+use headwater_core::stream::{ProducerRecord, Progress};
 use headwater_plugin_kinesis::PLUGIN;
 use headwater_testkit::Random;
 
@@ -64,6 +64,42 @@ async fn reshards_lose_and_double_nothing_and_keep_the_order_of_a_key() {
     // All at once: most of the time is waited.
     let seeds = (0..3).flat_map(|seed| ["polling", "fan_out"].map(|consumer| (consumer, seed)));
     futures::future::try_join_all(seeds.map(|(consumer, seed)| reshard(&server, consumer, seed))).await.unwrap();
+}
+
+/// Two shards are merged, and what came of them with a third one, under a reader that lives on.
+async fn merge_while_read(server: &Server, consumer: &str) -> Result<()> {
+    let stream = server.create(3).await?;
+    let mut job = Job::new(stream.open(consumer, &open_context())?);
+    // Two dozen records fill it, and the second of the first two parents holds 42: it is not read to its end while nobody
+    // takes any. A child that did not wait for both would come among the rest, three records at a time.
+    job.buffer_bytes = 4 << 10;
+    let mut load = Load { keys: 12, sent: 0 };
+    load.send(&stream, 6).await?;
+    let mut reader = job.subscribe().await?;
+    job.read(&mut *reader, usize::MAX, 3).await?;
+    let merged = stream.merge(0, 1).await?;
+    load.send(&stream, 3).await?;
+    // And once more, amid reading.
+    let total = load.total() + 3 * load.keys;
+    let ((), ()) = futures::future::try_join(job.read(&mut *reader, total, usize::MAX), async {
+        stream.merge(merged, 2).await?;
+        load.send(&stream, 3).await
+    })
+    .await?;
+    assert_eq!(job.by_key(), load.expected(), "{consumer}");
+    let mut parents = (0..4).map(|shard| job.progress(shard));
+    assert!(parents.all(|progress| progress == Some(Progress::End)), "{consumer}: a child came before their ends");
+    Ok(())
+}
+
+#[tokio::test]
+async fn merges_under_a_living_reader_keep_the_order_of_a_key() {
+    let mut options = options();
+    // As few as an answer to who polls has room for.
+    options.subscribe_to_shard_event_record_limit = 3;
+    let server = Server::start(options, |app| app);
+    let consumers = ["polling", "fan_out"].map(|consumer| merge_while_read(&server, consumer));
+    futures::future::try_join_all(consumers).await.unwrap();
 }
 
 #[tokio::test]
