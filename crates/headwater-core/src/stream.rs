@@ -131,7 +131,8 @@ pub trait Checkpoints: Debug + Send + Sync {
     /// tell that a stream was made anew. A later note replaces an earlier one of its name.
     ///
     /// The implementer guarantees that notes are durable when this returns, are seen by every reader of the group, and
-    /// last as long as the checkpoints that they go with: who reads a stream anew finds none.
+    /// last as long as the checkpoints that they go with: who reads a stream anew finds none, and after a reset those of
+    /// the reader that was asked where splits begin.
     ///
     /// # Errors
     /// As [`Checkpoints::resume`]. If the future is dropped each note may or may not be kept.

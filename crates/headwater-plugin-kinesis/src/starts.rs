@@ -1,4 +1,4 @@
-//! Where the shards begin that were there when the job first started.
+//! Where the shards begin that were there when the job first started, or was reset.
 //!
 //! It is decided once, noted beside the checkpoints before anything is read, and holds for ever: also for the children
 //! among them, whose turn comes when their parents are finished, maybe in another life of the job.

@@ -178,6 +178,25 @@ pub(crate) async fn forget_notes(online: &dyn OnlineStore, project: &str, view: 
     if keys.is_empty() { Ok(()) } else { online.delete(&table, &keys).await }
 }
 
+/// Remembers what a source has noted, for the generations of these views.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn write_notes(project: &Project, views: &[Arc<View>], notes: &[(String, Bytes)]) -> Result<()> {
+    let version = Bytes::copy_from_slice(&project.clock.now().max(0).to_be_bytes());
+    let row = |view: &View, (name, note): &(String, Bytes)| OnlineRow {
+        key: note_key(view, name),
+        version: version.clone(),
+        value: note.clone(),
+        expiry: None,
+    };
+    let rows = views.iter().flat_map(|view| notes.iter().map(|note| row(view, note))).collect::<Vec<_>>();
+    if !rows.is_empty() {
+        project.online.put(&checkpoints_table(&project.definitions.project), rows).await?;
+    }
+    Ok(())
+}
+
 /// All checkpoints of a view's generation.
 ///
 /// # Errors
@@ -294,15 +313,7 @@ impl Checkpoints for GroupCheckpoints {
     }
 
     async fn note(&self, notes: &[(String, Bytes)]) -> Result<()> {
-        let version = Bytes::copy_from_slice(&self.project.clock.now().max(0).to_be_bytes());
-        let row = |view: &View, (name, note): &(String, Bytes)| OnlineRow {
-            key: note_key(view, name),
-            version: version.clone(),
-            value: note.clone(),
-            expiry: None,
-        };
-        let rows = self.views.iter().flat_map(|view| notes.iter().map(|note| row(view, note))).collect();
-        self.project.online.put(&checkpoints_table(&self.project.definitions.project), rows).await?;
+        write_notes(&self.project, &self.views, notes).await?;
         self.project.online.sync().await
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{BinaryArray, RecordBatch};
+use bytes::Bytes;
 use headwater_core::definitions::SourceKind;
 use headwater_core::offline::{Append, LogEnd, LogRange};
 use headwater_core::stream::{FixedCheckpoints, Progress, ReaderContext, SplitInfo, StartPosition, StreamEvent};
@@ -13,7 +14,7 @@ use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId, Stream
 use serde::Serialize;
 
 use super::FeatureStore;
-use crate::ingest::{Checkpoint, Counts, JobState, Skipped, Why, forget_notes, jobs, load_checkpoints};
+use crate::ingest::{Checkpoint, Counts, JobState, Skipped, Why, forget_notes, jobs, load_checkpoints, write_notes};
 use crate::project::Project;
 use crate::rows::{checkpoints_table, log_rows};
 use crate::view::{View, ViewRows};
@@ -63,6 +64,9 @@ impl fmt::Display for ResetKind {
     }
 }
 
+/// What a source has noted, by name.
+type Notes = Vec<(String, Bytes)>;
+
 /// Where a view stands in each split.
 struct Standing {
     checkpoints: BTreeMap<SplitId, Checkpoint>,
@@ -108,7 +112,7 @@ impl FeatureStore {
                 format!("worker `{}` of source `{source}` is running: stop it first", job.worker),
             ));
         }
-        let targets = starts(&project, source, project.stream_source(source)?.as_ref(), to).await?;
+        let (targets, notes) = starts(&project, source, project.stream_source(source)?.as_ref(), to).await?;
 
         let mut standings = Vec::with_capacity(views.len());
         for view in &views {
@@ -133,7 +137,7 @@ impl FeatureStore {
         };
         let mut out = Reset { source: source.to_owned(), views: Vec::with_capacity(views.len()) };
         for (view, standing) in views.iter().zip(standings) {
-            let splits = move_view(&project, view, standing, &targets).await?;
+            let splits = move_view(&project, view, standing, &targets, &notes).await?;
             let what = if back { ResetKind::Back } else { ResetKind::Forward };
             out.views.push(ResetView { view: view.name.clone(), generation: view.generation.clone(), what, splits });
         }
@@ -147,19 +151,21 @@ fn fed_by(project: &Project, source: &str) -> Vec<Arc<View>> {
     project.views.iter().filter(fed).cloned().collect()
 }
 
-/// Where each split would begin if it had never been read.
+/// Where each split would begin if it had never been read, as far as a source tells before anything is read; and what
+/// it has noted about that, which speaks of the others too.
 async fn starts(
     project: &Project,
     name: &str,
     source: &dyn StreamSource,
     to: StartPosition,
-) -> Result<BTreeMap<SplitId, Position>> {
+) -> Result<(BTreeMap<SplitId, Position>, Notes)> {
     let splits = source.discover().await?;
+    let checkpoints = FixedCheckpoints::default();
     let mut reader = source
         .subscribe(ReaderContext {
             group: format!("{}.{name}.reset", project.definitions.project),
             start: to,
-            checkpoints: Arc::new(FixedCheckpoints::default()),
+            checkpoints: Arc::new(checkpoints.clone()),
             buffer_bytes: 1 << 20,
             batch_records: 1,
             refresh: Duration::from_secs(10),
@@ -190,7 +196,10 @@ async fn starts(
         tracing::warn!(%error, "the reader did not leave in good order");
     }
     match answered {
-        Ok(answered) => answered.map(|()| starts),
+        Ok(answered) => answered.map(|()| {
+            let notes = std::mem::take(&mut *checkpoints.notes.lock().unwrap_or_else(PoisonError::into_inner));
+            (starts, notes.into_iter().collect())
+        }),
         Err(_) => Err(Error::new(
             ErrorKind::Unavailable,
             format!("source `{name}` did not say within {} s where its splits begin", PATIENCE.as_secs()),
@@ -230,9 +239,11 @@ async fn move_view(
     view: &Arc<View>,
     standing: Standing,
     targets: &BTreeMap<SplitId, Position>,
+    notes: &[(String, Bytes)],
 ) -> Result<usize> {
-    // What the source noted speaks of where it has been.
+    // What the source noted speaks of where it has been; what it notes of a first start there, of where it is to go.
     forget_notes(project.online.as_ref(), &project.definitions.project, view).await?;
+    write_notes(project, std::slice::from_ref(view), notes).await?;
     let mut rows = Vec::new();
     for (split, target) in targets {
         let log_end = standing.log_end(split);

@@ -70,8 +70,8 @@ async fn reshards_lose_and_double_nothing_and_keep_the_order_of_a_key() {
 async fn merge_while_read(server: &Server, consumer: &str) -> Result<()> {
     let stream = server.create(3).await?;
     let mut job = Job::new(stream.open(consumer, &open_context())?);
-    // Two dozen records fill it, and the second of the first two parents holds 42: it is not read to its end while nobody
-    // takes any. A child that did not wait for both would come among the rest, three records at a time.
+    // Two dozen records fill it, and the second of the first two parents holds 42: while nobody takes any, it is not
+    // read to its end. A child that did not wait for both would come among the rest, three records at a time.
     job.buffer_bytes = 4 << 10;
     let mut load = Load { keys: 12, sent: 0 };
     load.send(&stream, 6).await?;

@@ -381,3 +381,29 @@ async fn a_start_between_records_reads_those_that_came_from_then_on() {
         assert_eq!(job.by_key(), expected.collect(), "{consumer}");
     }
 }
+
+#[tokio::test]
+async fn children_that_are_there_at_the_start_begin_at_its_time_too() {
+    let server = Server::plain();
+    let stream = server.create(1).await.unwrap();
+    let mut load = Load { keys: 6, sent: 0 };
+    load.send(&stream, 2).await.unwrap();
+    stream.split(0).await.unwrap();
+    // The children hold older records as well. The emulator makes them a second younger than the split, and says in whole
+    // seconds when they came.
+    load.send(&stream, 2).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(2_200)).await;
+    let second = SystemClock.now() / 1_000_000 * 1_000_000;
+    load.send(&stream, 2).await.unwrap();
+    for consumer in ["polling", "fan_out"] {
+        let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+        job.start = StartPosition::At(second);
+        // It dies when their parent is handed out. A reset leaves the same: the parent's checkpoint, and what was noted.
+        job.live(1, 1).await.unwrap();
+        assert_eq!((job.progress(0).is_some(), job.progress(1)), (true, None), "{consumer}");
+        job.start = StartPosition::Earliest;
+        job.live(2 * load.keys, usize::MAX).await.unwrap();
+        let expected = load.expected().into_iter().map(|(key, numbers)| (key, numbers[4..].to_vec()));
+        assert_eq!(job.by_key(), expected.collect(), "{consumer}");
+    }
+}

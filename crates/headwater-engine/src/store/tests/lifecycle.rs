@@ -5,16 +5,20 @@ use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch};
-use arrow::datatypes::Float64Type;
+use arrow::datatypes::{Float64Type, SchemaRef};
+use async_trait::async_trait;
+use bytes::Bytes;
 use headwater_core::definitions::{Aggregation, Definitions, Entity, FeatureView, Source, StreamSettings, ValueType};
 use headwater_core::memory::{MemoryOfflineStore, MemoryOnlineStore, MemoryStreamSource};
 use headwater_core::offline::{LogId, LogRange, OfflineStore};
 use headwater_core::online::{OnlineRow, OnlineStore};
 use headwater_core::options::Options;
 use headwater_core::plugin::{Plugin, Role};
-use headwater_core::stream::StartPosition;
+use headwater_core::stream::{ReaderContext, SplitInfo, StartPosition, StreamCapabilities};
 use headwater_core::time::ManualClock;
-use headwater_core::{Error, ErrorKind, Micros, Origin, Position, Registry, Result, SplitId, StreamSource};
+use headwater_core::{
+    Error, ErrorKind, Micros, Origin, Position, Registry, Result, SplitId, StreamReader, StreamSource,
+};
 use serde_json::{Value, json};
 
 use super::super::reset::ResetKind;
@@ -22,7 +26,7 @@ use super::super::{EntityColumns, FeatureStore, Features, NextEpoch, PushTarget,
 use super::{DAY, HOUR, TABLE, TableConfig, batch, times};
 use crate::history::{EntityRows, HistoryOptions};
 use crate::ingest::{IngestOptions, JobState};
-use crate::rows::log_rows;
+use crate::rows::{checkpoints_table, log_rows};
 use crate::view::ViewRows;
 use crate::windows::epoch::{self, BuildProgress, Epoch, EpochState, SplitProgress};
 
@@ -32,8 +36,38 @@ static FEED: Plugin = Plugin::new("feed", "0").with_stream(Role::new::<TableConf
     let name = TableConfig::from_config(config)?.table;
     let streams = STREAMS.lock().unwrap();
     let stream = streams.get(&name).cloned().ok_or_else(|| Error::not_found("there is no such stream"))?;
-    Ok(Arc::new(stream) as Arc<dyn StreamSource>)
+    Ok(Arc::new(Noting(stream)) as Arc<dyn StreamSource>)
 }));
+
+/// A stream that notes where it first began.
+#[derive(Debug)]
+struct Noting(MemoryStreamSource);
+
+#[async_trait]
+impl StreamSource for Noting {
+    fn capabilities(&self) -> StreamCapabilities {
+        self.0.capabilities()
+    }
+
+    fn identity(&self) -> String {
+        self.0.identity()
+    }
+
+    async fn schema(&self) -> Result<Option<SchemaRef>> {
+        self.0.schema().await
+    }
+
+    async fn discover(&self) -> Result<Vec<SplitInfo>> {
+        self.0.discover().await
+    }
+
+    async fn subscribe(&self, context: ReaderContext) -> Result<Box<dyn StreamReader>> {
+        if context.checkpoints.noted("begun").await?.is_none() {
+            context.checkpoints.note(&[("begun".into(), format!("{:?}", context.start).into())]).await?;
+        }
+        self.0.subscribe(context).await
+    }
+}
 
 /// What outlives a [`FeatureStore`]: stores, streams, the folder of the registry file.
 struct World {
@@ -387,6 +421,31 @@ async fn a_reset_back_reads_again_beside_what_serves() {
     // A reset to where everything is already moves nothing.
     let done = store.reset("drivers", StartPosition::Latest).await.unwrap();
     assert_eq!((done.views[0].what, done.views[0].splits), (ResetKind::Forward, 0));
+}
+
+#[tokio::test]
+async fn after_a_reset_stands_what_the_source_notes_of_beginning_there() {
+    let world = World::new("noted");
+    let store = world.open(world.definitions("noted")).await;
+    store.apply().await.unwrap();
+    world.append(&[(1, DAY - 9, 0.1)]);
+    let noted = async || {
+        let prefix = Bytes::from_static(&[0]);
+        let rows = world.online.get_prefixes(&checkpoints_table("noted"), &[prefix]).await.unwrap();
+        let mut notes = rows.into_iter().flatten().map(|row| row.value).collect::<Vec<_>>();
+        notes.sort_unstable();
+        notes
+    };
+    ingest(&store).await;
+    assert_eq!(noted().await, ["Earliest"]);
+    // Forward; and back, into a new generation beside the old one, whose note stands behind.
+    for (to, note) in [(StartPosition::Latest, "Latest"), (StartPosition::Earliest, "Earliest")] {
+        world.clock.advance(1);
+        store.reset("drivers", to).await.unwrap();
+        assert_eq!(noted().await[0], note);
+        ingest(&store).await;
+        assert_eq!(noted().await[0], note, "the next reader finds it");
+    }
 }
 
 #[tokio::test]
