@@ -112,16 +112,19 @@ impl FeatureStore {
                 format!("worker `{}` of source `{source}` is running: stop it first", job.worker),
             ));
         }
-        let (targets, notes) = starts(&project, source, project.stream_source(source)?.as_ref(), to).await?;
+        let Starts { targets, behind, notes } =
+            starts(&project, source, project.stream_source(source)?.as_ref(), to).await?;
 
         let mut standings = Vec::with_capacity(views.len());
         for view in &views {
             standings.push(Standing::read(&project, view).await?);
         }
-        let back = standings.iter().any(|standing| {
-            targets.iter().any(|(split, target)| {
-                standing.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
-            })
+        let back = standings.iter().any(|Standing { checkpoints, .. }| {
+            let passed = |split: &SplitId, target: &Position| {
+                checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
+            };
+            targets.iter().any(|(split, target)| passed(split, target))
+                || behind.iter().any(|split| checkpoints.contains_key(split))
         });
         // A place behind the newest record may be a time, which sorts before every record.
         let back = back && to != StartPosition::Latest;
@@ -151,14 +154,17 @@ fn fed_by(project: &Project, source: &str) -> Vec<Arc<View>> {
     project.views.iter().filter(fed).cloned().collect()
 }
 
-/// Where each split would begin if it had never been read, as far as a source tells before anything is read; and what
-/// it has noted about that, which speaks of the others too.
-async fn starts(
-    project: &Project,
-    name: &str,
-    source: &dyn StreamSource,
-    to: StartPosition,
-) -> Result<(BTreeMap<SplitId, Position>, Notes)> {
+/// Where splits would begin if they had never been read.
+struct Starts {
+    /// As far as a source tells before anything is read.
+    targets: BTreeMap<SplitId, Position>,
+    /// Those that would begin when their parents have been read.
+    behind: Vec<SplitId>,
+    /// What the source has noted about the beginning, which speaks of them all.
+    notes: Notes,
+}
+
+async fn starts(project: &Project, name: &str, source: &dyn StreamSource, to: StartPosition) -> Result<Starts> {
     let splits = source.discover().await?;
     let checkpoints = FixedCheckpoints::default();
     let mut reader = source
@@ -198,7 +204,9 @@ async fn starts(
     match answered {
         Ok(answered) => answered.map(|()| {
             let notes = std::mem::take(&mut *checkpoints.notes.lock().unwrap_or_else(PoisonError::into_inner));
-            (starts, notes.into_iter().collect())
+            let begun = |split: &SplitId| starts.contains_key(split) || over.contains(split);
+            let behind = splits.into_iter().map(|info| info.split).filter(|split| !begun(split)).collect();
+            Starts { targets: starts, behind, notes: notes.into_iter().collect() }
         }),
         Err(_) => Err(Error::new(
             ErrorKind::Unavailable,

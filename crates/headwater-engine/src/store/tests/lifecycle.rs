@@ -424,6 +424,25 @@ async fn a_reset_back_reads_again_beside_what_serves() {
 }
 
 #[tokio::test]
+async fn a_reset_back_reads_children_again_whose_parent_held_nothing() {
+    let world = World::new("childless");
+    let (parent, child) = (SplitId::from("0"), SplitId::from("1"));
+    world.stream.add_split(child.clone(), std::slice::from_ref(&parent));
+    world.stream.close_split(&parent);
+    let store = world.open(world.definitions("childless")).await;
+    store.apply().await.unwrap();
+    world.stream.append_rows(&child, &rows(&[(1, DAY - 9, 0.1)]), DAY).unwrap();
+    ingest(&store).await;
+    let old = store.status().await.unwrap().views[0].generation.clone();
+    world.clock.advance(1);
+    let done = store.reset("drivers", StartPosition::Earliest).await.unwrap();
+    assert_eq!(done.views[0].what, ResetKind::Back);
+    assert_ne!(done.views[0].generation, old);
+    ingest(&store).await;
+    assert_eq!(history(&store, &[(1, DAY)]).await, [Some(0.1)]);
+}
+
+#[tokio::test]
 async fn after_a_reset_stands_what_the_source_notes_of_beginning_there() {
     let world = World::new("noted");
     let store = world.open(world.definitions("noted")).await;
