@@ -23,7 +23,7 @@ use super::checkpoint::GroupCheckpoints;
 use super::dead::{DeadLetter, Undertaker};
 use super::decode::{Decoder, Writers, pick};
 use super::lane::{Lane, Part, Piece};
-use super::retry::retry;
+use super::retry::{Pauses, retry};
 use super::sink::{Prepared, Sink};
 use super::status::Board;
 use super::targets::Targets;
@@ -209,6 +209,10 @@ pub(super) fn prepare(
     Ok(Prepared { batch, tombstones: decoded.tombstones, parts })
 }
 
+/// How long the reader is left alone at most after a temporary error, but for the jitter. It goes on by itself: what it
+/// has fetched and the splits that it has to let go wait for the next call.
+const LONGEST_READING_PAUSE: Duration = Duration::from_secs(1);
+
 /// The reading task.
 struct Reading<'a> {
     group: &'a Arc<Group>,
@@ -225,7 +229,8 @@ impl Reading<'_> {
     ) -> Result<Outcome> {
         let kibibytes = u32::try_from(self.group.tuning.queue_bytes / 1024).unwrap_or(u32::MAX).max(1);
         let room = Arc::new(Semaphore::new(kibibytes as usize));
-        let pauses = self.group.tuning.pauses();
+        let Pauses { first, longest } = self.group.tuning.pauses();
+        let pauses = Pauses { first: first.min(LONGEST_READING_PAUSE), longest: longest.min(LONGEST_READING_PAUSE) };
         let mut waits = pauses.iter();
         let mut pause: Option<Instant> = None;
         let mut troubled = false;

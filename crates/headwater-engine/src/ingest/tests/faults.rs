@@ -195,6 +195,21 @@ async fn calls_that_a_reader_repeats_by_itself_are_counted_once() {
     assert_eq!(job.status().retries, 7);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_reader_that_was_away_for_long_is_asked_again_soon() {
+    let mut world = World::new();
+    world.stream.event("a", 1, 10, 1.0);
+    world.stream.script.lock().unwrap().fail_once_in = 1;
+    let minute = Duration::from_secs(60);
+    (world.options.tuning.first_pause, world.options.tuning.longest_pause) = (minute, minute);
+    let mut job = world.start().await;
+    world.until("it fails", || async { job.status().retrying.is_some() }).await;
+    world.stream.script.lock().unwrap().fail_once_in = 0;
+    let back = Instant::now();
+    job.wait().await.unwrap();
+    assert!(back.elapsed() < Duration::from_secs(3), "it was asked after {:?}", back.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_store_bounds_what_is_read() {
     let mut world = World::new();
