@@ -1,7 +1,7 @@
 //! Publishing pieces of logs and dead letters.
 //!
-//! Pieces of logs are published beside what goes on: rows that come meanwhile wait for the next piece. A split has one
-//! piece on its way at most, since each begins where the one before ends.
+//! Both are published beside what goes on: values are fresh online also while the offline store is away. Rows that come
+//! meanwhile wait for the next piece. A split has one piece on its way at most, since each begins where the one before ends.
 
 use std::sync::Arc;
 
@@ -152,11 +152,40 @@ impl Sink {
         due
     }
 
-    /// Publishes the dead letters that are due, or all of them.
+    /// Publishes all dead letters.
     ///
     /// # Errors
     /// The store's, permanent ones.
-    pub(super) async fn publish_dead(&mut self, all: bool) -> Result<()> {
+    pub(super) async fn publish_dead(&mut self) -> Result<()> {
+        let due = self.due_dead(true)?;
+        let published = publish_each(Arc::clone(&self.project), self.board.clone(), self.pauses(), due).await?;
+        self.note_buried(published);
+        Ok(())
+    }
+
+    /// Begins to publish the dead letters that are due, as a part of what makes the cut durable that is taken now.
+    pub(super) fn start_burying(&mut self) -> Result<()> {
+        let due = self.due_dead(self.dead_letters_are_large())?;
+        if !due.is_empty() {
+            let burying = publish_each(Arc::clone(&self.project), self.board.clone(), self.pauses(), due);
+            self.syncing.spawn(burying);
+        }
+        Ok(())
+    }
+
+    /// Notes what dead letters have been published.
+    pub(super) fn note_buried(&mut self, published: Vec<Published>) {
+        for Published { lane, split, end, retries } in published {
+            if let Some(state) = self.lanes.get_mut(lane).and_then(|lane| lane.splits.get_mut(&split)) {
+                // Of a split that was taken over anew meanwhile, more may be known.
+                state.dead_end = end.max(state.dead_end.clone());
+                state.counts.retries += retries;
+            }
+        }
+    }
+
+    /// Takes the dead letters that are due, or all of them.
+    fn due_dead(&mut self, all: bool) -> Result<Vec<Due>> {
         let mut due = Vec::new();
         for (index, lane) in self.lanes.iter_mut().enumerate() {
             for (split, state) in &mut lane.splits {
@@ -181,14 +210,7 @@ impl Sink {
                 });
             }
         }
-        let published = publish_each(Arc::clone(&self.project), self.board.clone(), self.pauses(), due).await?;
-        for Published { lane, split, end, retries } in published {
-            if let Some(state) = self.lanes.get_mut(lane).and_then(|lane| lane.splits.get_mut(&split)) {
-                state.dead_end = end;
-                state.counts.retries += retries;
-            }
-        }
-        Ok(())
+        Ok(due)
     }
 
     /// Whether dead letters hold so much in memory that they are to be published now.

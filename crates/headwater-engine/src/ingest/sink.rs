@@ -49,8 +49,8 @@ pub(super) struct Sink {
     pub(super) cut: Option<Vec<Cut>>,
     /// The checkpoints of what is being made durable. One cut at most is taken or here.
     pub(super) syncing_cut: Option<Vec<Cut>>,
-    /// What makes it durable.
-    pub(super) syncing: JoinSet<Result<()>>,
+    /// What makes a cut durable; from when it is taken on, its dead letters.
+    pub(super) syncing: JoinSet<Result<Vec<Published>>>,
     /// The pieces of logs that are being published.
     pub(super) publishing: JoinSet<Result<Vec<Published>>>,
 }
@@ -184,7 +184,7 @@ impl Sink {
         tokio::select! {
             Some(written) = self.writing.join_next() => self.note_written(written),
             Some(published) = self.publishing.join_next() => self.note_published(published),
-            Some(synced) = self.syncing.join_next() => ended(synced),
+            Some(synced) = self.syncing.join_next() => self.note_synced(synced),
             else => std::future::pending().await,
         }
     }
@@ -203,13 +203,13 @@ impl Sink {
     pub(super) async fn sync(&mut self) -> Result<BTreeMap<SplitId, Progress>> {
         // What is saved here is further than what is being synced.
         while let Some(synced) = self.syncing.join_next().await {
-            ended(synced)?;
+            self.note_synced(synced)?;
         }
         self.syncing_cut = None;
         self.flush().await?;
         self.look_at_epochs().await?;
         self.publish_logs().await?;
-        self.publish_dead(true).await?;
+        self.publish_dead().await?;
         self.cut = None;
         if self.unsynced {
             self.sync_online().await?;
@@ -231,8 +231,17 @@ impl Sink {
         self.syncing_cut = self.cut.take();
         if std::mem::take(&mut self.unsynced) {
             let (online, pauses, board) = (Arc::clone(&self.project.online), self.pauses(), self.board.clone());
-            self.syncing.spawn(async move { retry("online store", pauses, &board, || online.sync()).await.map(drop) });
+            self.syncing.spawn(async move {
+                retry("online store", pauses, &board, || online.sync()).await?;
+                Ok(Vec::new())
+            });
         }
+        Ok(())
+    }
+
+    /// Notes that a part of what a cut speaks of is durable.
+    fn note_synced(&mut self, synced: Ended<Vec<Published>>) -> Result<()> {
+        self.note_buried(synced.map_err(|panic| Error::unexpected("syncing died").with_source(panic))??);
         Ok(())
     }
 
@@ -328,9 +337,4 @@ impl Sink {
         self.unsynced = false;
         Ok(())
     }
-}
-
-/// How making something durable has ended.
-fn ended(synced: Ended<()>) -> Result<()> {
-    synced.map_err(|panic| Error::unexpected("syncing died").with_source(panic))?
 }

@@ -114,7 +114,7 @@ impl Sink {
         if self.is_publishing() && self.logs_are_full() {
             return false;
         }
-        // Dead letters are published with the next cut, which waits for what is under way.
+        // Dead letters go with the next cut, which waits for what is under way.
         if self.dead_letters_are_large() && (self.is_writing() || !self.syncing.is_empty()) {
             return false;
         }
@@ -140,8 +140,8 @@ impl Sink {
             return Ok(());
         }
         if self.cut_is_due && self.cut.is_none() && self.syncing_cut.is_none() {
-            // No checkpoint speaks of records whose dead letters are not published.
-            self.publish_dead(self.dead_letters_are_large()).await?;
+            // No checkpoint speaks of records whose dead letters are not published: the cut is saved after they are.
+            self.start_burying()?;
             self.cut = Some(self.checkpoints());
             self.cut_is_due = false;
         }

@@ -1,6 +1,7 @@
 //! Stores and streams that fail for a while, stall, or fail for good.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -22,16 +23,22 @@ use crate::ingest::{JobState, checkpoint, dead_letters, jobs};
 pub(super) struct Flaky<S: ?Sized> {
     inner: Arc<S>,
     random: Mutex<Random>,
-    once_in: usize,
+    /// Never for 0.
+    once_in: AtomicUsize,
 }
 
 impl<S: ?Sized> Flaky<S> {
     fn new(inner: &Arc<S>, seed: u64, once_in: usize) -> Arc<Self> {
-        Arc::new(Self { inner: Arc::clone(inner), random: Mutex::new(Random::new(seed)), once_in })
+        Arc::new(Self {
+            inner: Arc::clone(inner),
+            random: Mutex::new(Random::new(seed)),
+            once_in: AtomicUsize::new(once_in),
+        })
     }
 
     fn stumble(&self) -> Result<()> {
-        if self.random.lock().unwrap().once_in(self.once_in) {
+        let once_in = self.once_in.load(Ordering::Relaxed);
+        if once_in > 0 && self.random.lock().unwrap().once_in(once_in) {
             return Err(Error::new(ErrorKind::Unavailable, "the store is away"));
         }
         Ok(())
@@ -208,6 +215,34 @@ async fn a_reader_that_was_away_for_long_is_asked_again_soon() {
     let back = Instant::now();
     job.wait().await.unwrap();
     assert!(back.elapsed() < Duration::from_secs(3), "it was asked after {:?}", back.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_are_fresh_while_dead_letters_cannot_be_published() {
+    let mut world = World::new();
+    let inner = Arc::clone(&world.offline);
+    let offline = Flaky::new(&inner, 0, 0);
+    world.offline = Arc::<Flaky<dyn OfflineStore>>::clone(&offline);
+    world.options.tuning.stop_timeout = Duration::from_millis(50);
+    world.stream.script.lock().unwrap().follow = true;
+    let is_served = async |rows| world.online().await.len() == rows;
+    world.stream.event("a", 1, 10, 1.0);
+    let mut job = world.start().await;
+    world.until("the first is served", || is_served(1)).await;
+    offline.once_in.store(1, Ordering::Relaxed);
+    world.stream.add("a", "nonsense");
+    world.stream.event("a", 2, 10, 1.0);
+    world.until("the log is tried again", || async { job.status().retrying.is_some() }).await;
+    // Longer than dead letters wait for others.
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    world.stream.event("a", 3, 10, 1.0);
+    world.until("what comes meanwhile is served", || is_served(3)).await;
+    job.stop().await.unwrap();
+    world.offline = inner;
+    world.stream.script.lock().unwrap().follow = false;
+    world.run().await;
+    assert_eq!(world.log().await.len(), 3);
+    assert_eq!(dead_letters(&world.project()).await.unwrap().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
