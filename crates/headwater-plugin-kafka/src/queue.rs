@@ -52,8 +52,14 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Hands out splits. Of none, it says that all is well, which while nobody reads is said once.
     pub(crate) fn assigned(&self, splits: Vec<AssignedSplit>) {
-        self.lock().events.push_back(Queued::Assigned(splits));
+        let mut state = self.lock();
+        let is_said = matches!(state.events.back(), Some(Queued::Assigned(last)) if last.is_empty());
+        if !(splits.is_empty() && is_said) {
+            state.events.push_back(Queued::Assigned(splits));
+        }
+        drop(state);
         self.filled.notify_one();
     }
 
@@ -196,5 +202,26 @@ impl Queue {
             }
             filled.await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use headwater_core::ErrorKind;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn faults_that_come_and_go_while_nobody_reads_are_told_of_once() {
+        let queue = Queue::default();
+        for _ in 0..3 {
+            queue.error(Error::new(ErrorKind::Unavailable, "the brokers are away"));
+            queue.assigned(Vec::new());
+        }
+        queue.close();
+        queue.end();
+        assert_eq!(queue.next(&mut None).await.unwrap().unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(matches!(queue.next(&mut None).await, Some(Ok(StreamEvent::Assigned(splits))) if splits.is_empty()));
+        assert!(queue.next(&mut None).await.is_none());
     }
 }
