@@ -201,7 +201,9 @@ impl Sink {
     /// Writes and publishes all that was accepted, makes it durable, then writes the checkpoints that speak of it. Gives
     /// back how far each split is durable everywhere.
     pub(super) async fn sync(&mut self) -> Result<BTreeMap<SplitId, Progress>> {
-        // What is saved here is further than what is being synced.
+        // What is saved here is further than what is being synced, and than any cut: none is taken on the way, whose dead
+        // letters nobody would wait for.
+        self.cut_is_due = false;
         while let Some(synced) = self.syncing.join_next().await {
             self.note_synced(synced)?;
         }

@@ -246,6 +246,40 @@ async fn values_are_fresh_while_dead_letters_cannot_be_published() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_saves_no_checkpoint_of_dead_letters_that_are_not_published() {
+    let mut world = World::new();
+    let mut view = view("values", "g1");
+    view.offline = false;
+    world.views = vec![view.into()];
+    let (online, inner) = (Arc::clone(&world.online), Arc::clone(&world.offline));
+    let (open, gate) = watch::channel(true);
+    world.online = Arc::new(Gate { inner: Arc::clone(&online), open: gate, broken: false });
+    let offline = Flaky::new(&inner, 0, 0);
+    world.offline = Arc::<Flaky<dyn OfflineStore>>::clone(&offline);
+    world.options.tuning.stop_timeout = Duration::from_millis(200);
+    world.stream.script.lock().unwrap().follow = true;
+    world.stream.event("a", 1, 10, 1.0);
+    let mut job = world.start().await;
+    world.until("the first is served", || async { world.online().await.len() == 1 }).await;
+    open.send_replace(false);
+    world.stream.event("a", 2, 10, 1.0);
+    world.until("a write is stalled", || async { open.receiver_count() > 1 }).await;
+    world.stream.add("a", "nonsense");
+    // A cut is due, and so is the letter.
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    offline.once_in.store(1, Ordering::Relaxed);
+    let opened = async {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        open.send_replace(true);
+    };
+    futures::join!(async { job.stop().await.unwrap() }, opened);
+    (world.online, world.offline) = (online, inner);
+    world.stream.script.lock().unwrap().follow = false;
+    world.run().await;
+    assert_eq!(dead_letters(&world.project()).await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_store_bounds_what_is_read() {
     let mut world = World::new();
     for index in 0..20_000 {
