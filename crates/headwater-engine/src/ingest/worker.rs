@@ -266,15 +266,15 @@ impl Reading<'_> {
                 }
                 () = sleep_until(pause.unwrap_or_else(Instant::now)), if pause.is_some() => pause = None,
                 event = reader.next(), if waiting.is_none() && !finished && pause.is_none() => match event {
-                    Ok(Some(event)) => {
-                        waiting = Some(event);
+                    Ok(event) => {
+                        finished = event.is_none();
+                        waiting = event;
                         if troubled {
                             troubled = false;
                             waits = pauses.iter();
                             self.group.board.retrying(None);
                         }
                     }
-                    Ok(None) => finished = true,
                     Err(error) if error.is_retryable() => {
                         tracing::warn!(%error, "reading will be tried again");
                         troubled = true;

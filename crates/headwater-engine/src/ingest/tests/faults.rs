@@ -279,6 +279,23 @@ async fn a_stop_saves_no_checkpoint_of_dead_letters_that_are_not_published() {
     assert_eq!(dead_letters(&world.project()).await.unwrap().len(), 1);
 }
 
+#[tokio::test]
+async fn a_job_that_has_finished_says_of_no_trouble() {
+    let world = World::new();
+    world.stream.script.lock().unwrap().follow = true;
+    world.stream.event("a", 1, 10, 1.0);
+    let mut job = world.start().await;
+    world.until("it is served", || async { world.online().await.len() == 1 }).await;
+    world.stream.script.lock().unwrap().fail_once_in = 1;
+    world.stream.more.notify_one();
+    world.until("it fails", || async { job.status().retrying.is_some() }).await;
+    let mut script = world.stream.script.lock().unwrap();
+    (script.follow, script.fail_once_in) = (false, 0);
+    drop(script);
+    job.wait().await.unwrap();
+    assert_eq!(job.status().retrying, None);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_store_bounds_what_is_read() {
     let mut world = World::new();
