@@ -217,6 +217,8 @@ impl Sink {
             self.sync_online().await?;
         }
         let commits = self.save(self.checkpoints()).await?;
+        // With that an epoch may have caught up, and nobody may look any more.
+        self.look_at_epochs().await?;
         // The checkpoints too.
         self.sync_online().await?;
         Ok(commits)

@@ -109,6 +109,11 @@ fn wanted<'a>(view: &'a View, epochs: &'a Epochs) -> impl Iterator<Item = &'a Ep
     })
 }
 
+/// The last of them that does not serve yet.
+fn latest<'a>(view: &'a View, epochs: &'a Epochs) -> Option<&'a EpochEntry> {
+    wanted(view, epochs).filter(|entry| entry.epoch.id.as_str() > epochs.serving_id()).last()
+}
+
 impl Sink {
     fn calls(&self) -> Calls {
         Calls::patient(&self.project.online, self.tuning.pauses(), &self.board)
@@ -247,14 +252,20 @@ impl Sink {
 
     /// Makes the latest epoch of the view's aggregations serve if every split has caught up.
     async fn switch(&mut self, index: usize, view: &Arc<View>, epochs: &Epochs) -> Result<()> {
-        let later = wanted(view, epochs).filter(|entry| entry.epoch.id.as_str() > epochs.serving_id());
-        let Some(entry) = later.last().filter(|_| view.offline) else { return Ok(()) };
+        if !view.offline || latest(view, epochs).is_none() {
+            return Ok(());
+        }
         let (project, pauses) = (Arc::clone(&self.project), self.tuning.pauses());
         let (online, name) = (project.online.as_ref(), &project.definitions.project);
         let checkpoints = || checkpoint::load(online, name, view);
         let checkpoints = retry("checkpoint", pauses, &self.board, checkpoints).await?.0;
+        // Loaded once more: what epochs have is written before the checkpoints, so that only who is behind looks so.
+        let epochs = self.epochs_of(view).await?;
+        let Some(entry) = latest(view, &epochs) else { return Ok(()) };
+        // A worker that takes a split up may have to read again what was served before it died.
         let caught_up = |split: &SplitId, checkpoint: &Checkpoint| {
-            entry.splits.get(split).is_some_and(|done| done.caught_up || has_all(checkpoint, done))
+            let done = entry.splits.get(split).filter(|done| done.through >= checkpoint.through);
+            done.is_some_and(|done| done.caught_up || checkpoint.ended)
         };
         // Splits that nobody reads any more are brought up by whoever looks.
         let left = checkpoints.iter().filter(|(split, checkpoint)| !caught_up(split, checkpoint));
@@ -319,11 +330,6 @@ impl Sink {
         }
         Ok(())
     }
-}
-
-/// Whether an epoch has all of a split that will not grow any more.
-fn has_all(checkpoint: &Checkpoint, done: &SplitProgress) -> bool {
-    checkpoint.ended && done.through >= checkpoint.through
 }
 
 /// Whether no worker reads the split: it has ended, or is a replay of dead letters.

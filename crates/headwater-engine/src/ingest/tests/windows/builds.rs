@@ -98,6 +98,37 @@ async fn an_epoch_that_is_built_without_a_job_waits_for_what_a_killed_one_has_no
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
+    let mut world = world("served again", windowed(0), &batch);
+    world.options.tuning.log_interval = Duration::from_secs(3_600);
+    world.stream.script.lock().unwrap().follow = true;
+    fill(&world, &events);
+    let job = world.start().await;
+    world.until("all is served, and not logged", || have_read(&world, 3)).await;
+    drop(job);
+    world.clock.advance(31 * SECOND);
+    assert_eq!(world.log().await.len(), 0);
+    let before = log_from(&world).await;
+    materialize(&world, 0, 30 * SECOND).await.unwrap();
+
+    // The broker is slow: nothing is read again yet.
+    world.stream.script.lock().unwrap().stall_after = Some(0);
+    let job = world.start().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(log_from(&world).await, before, "what was served is served on");
+    drop(job);
+    world.clock.advance(31 * SECOND);
+    let mut script = world.stream.script.lock().unwrap();
+    (script.stall_after, script.follow) = (None, false);
+    drop(script);
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(30 * SECOND));
+    compare(&world, &batch, &events, "caught up").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_epoch_serves_though_the_stream_has_lost_a_split_that_was_read() {
     let batch = [event(None, 1, 10, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("b"), 1, 51, 5.0)];
