@@ -81,7 +81,9 @@ pub struct NextEpoch {
 impl WindowStatus {
     fn new(epochs: &Epochs, windows: &Windows) -> Self {
         let serving = epochs.serving.as_ref().map(|(epoch, _)| epoch);
-        let next = epochs.all.iter().rev().find(|entry| entry.epoch.id.as_str() > epochs.serving_id());
+        // One of other aggregations, which were applied for a while, will never serve.
+        let next = epochs.all.iter().rev().filter(|entry| entry.epoch.fingerprint == windows.fingerprint);
+        let next = next.take_while(|entry| entry.epoch.id.as_str() > epochs.serving_id()).next();
         Self {
             epoch: serving.map(|epoch| epoch.id.clone()),
             log_from: serving.and_then(|epoch| epoch.log_from),
