@@ -104,16 +104,11 @@ impl FeatureStore {
                 "no feature view has the source `{source}`: there is nothing to reset"
             )));
         }
-        if let Some(job) =
-            jobs(&project).await?.iter().find(|job| job.source == source && job.state == JobState::Running)
-        {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("worker `{}` of source `{source}` is running: stop it first", job.worker),
-            ));
-        }
+        refuse_while_running(&project, source).await?;
         let Starts { targets, behind, notes } =
             starts(&project, source, project.stream_source(source)?.as_ref(), to).await?;
+        // The source may have taken its time.
+        refuse_while_running(&project, source).await?;
 
         let mut standings = Vec::with_capacity(views.len());
         for view in &views {
@@ -146,6 +141,17 @@ impl FeatureStore {
         }
         project.online.sync().await?;
         Ok(out)
+    }
+}
+
+async fn refuse_while_running(project: &Project, source: &str) -> Result<()> {
+    let jobs = jobs(project).await?;
+    match jobs.iter().find(|job| job.source == source && job.state == JobState::Running) {
+        Some(job) => Err(Error::new(
+            ErrorKind::Conflict,
+            format!("worker `{}` of source `{source}` is running: stop it first", job.worker),
+        )),
+        None => Ok(()),
     }
 }
 
@@ -260,7 +266,7 @@ async fn move_view(
         let skipped = Skipped { after, to: target.clone(), why: Why::Reset };
         if view.offline && log_end < *target {
             let mut metadata = standing.ends.get(split).map(|end| end.metadata.clone()).unwrap_or_default();
-            metadata.extend(skipped.metadata());
+            metadata.extend(Skipped { after: log_end.clone(), ..skipped.clone() }.metadata());
             let nothing = log_rows(&ViewRows {
                 rows: RecordBatch::new_empty(view.schema()),
                 origin: Origin::Stream,
@@ -293,7 +299,8 @@ async fn move_view(
         }
     }
     let moved = rows.len();
-    if moved > 0 && view.windows.is_some() {
+    // With a log, windows get from there what it has of what is skipped: the next job brings them up to the checkpoint.
+    if moved > 0 && view.windows.is_some() && !view.offline {
         skip_in_windows(project, view, targets).await?;
     }
     if moved > 0 {

@@ -20,6 +20,7 @@ use headwater_core::{
     Error, ErrorKind, Micros, Origin, Position, Registry, Result, SplitId, StreamReader, StreamSource,
 };
 use serde_json::{Value, json};
+use tokio::sync::Barrier;
 
 use super::super::reset::ResetKind;
 use super::super::{EntityColumns, FeatureStore, Features, NextEpoch, PushTarget, WindowStatus};
@@ -38,6 +39,9 @@ static FEED: Plugin = Plugin::new("feed", "0").with_stream(Role::new::<TableConf
     let stream = streams.get(&name).cloned().ok_or_else(|| Error::not_found("there is no such stream"))?;
     Ok(Arc::new(Noting(stream)) as Arc<dyn StreamSource>)
 }));
+
+/// Who waits, by stream, for its splits to be asked for, and then once more before they are told.
+static ASKED: LazyLock<Mutex<BTreeMap<String, Arc<Barrier>>>> = LazyLock::new(Mutex::default);
 
 /// A stream that notes where it first began.
 #[derive(Debug)]
@@ -58,6 +62,11 @@ impl StreamSource for Noting {
     }
 
     async fn discover(&self) -> Result<Vec<SplitInfo>> {
+        let asked = ASKED.lock().unwrap().remove(&self.identity());
+        if let Some(asked) = asked {
+            asked.wait().await;
+            asked.wait().await;
+        }
         self.0.discover().await
     }
 
@@ -328,6 +337,37 @@ async fn a_reset_forward_skips_in_windows_without_a_log_too() {
 }
 
 #[tokio::test]
+async fn a_reset_forward_leaves_out_of_windows_nothing_that_the_log_has() {
+    let world = World::new("forward logged");
+    let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
+    let store = world.open(world.definitions("logged").view(counts.aggregation(Aggregation::count()))).await;
+    store.apply().await.unwrap();
+    world.append(&[(1, DAY - 9, 0.1)]);
+    ingest(&store).await;
+    // A worker is killed that has published a record and not written it.
+    world.append(&[(1, DAY - 8, 0.2)]);
+    let views = store.status().await.unwrap().views;
+    let generation = views.into_iter().find(|view| view.view == "counts").unwrap().generation;
+    let log = LogId { view: "counts".into(), generation };
+    let (split, from) = (SplitId::from("0"), Position::from_u64(1));
+    let range = LogRange { after: from.clone(), through: Position::from_u64(2) };
+    let rows = ViewRows {
+        rows: rows(&[(1, DAY - 8, 0.2)]).project(&[0, 1]).unwrap(),
+        origin: Origin::Stream,
+        split: split.clone(),
+        positions: BinaryArray::from(vec![range.through.as_bytes()]),
+        ordinals: None,
+    };
+    let (rows, metadata) = (log_rows(&rows).unwrap(), BTreeMap::new());
+    world.offline.append(&log, &split, rows, range, metadata).await.unwrap();
+    world.append(&[(1, DAY - 7, 0.3)]);
+    store.reset("drivers", StartPosition::Latest).await.unwrap();
+    world.append(&[(1, DAY - 6, 0.4)]);
+    ingest(&store).await;
+    assert_eq!(read(&store, "counts:count", 1).await, json!([3, "PRESENT"]), "the third of four was skipped");
+}
+
+#[tokio::test]
 async fn the_status_of_windows_says_what_serves_and_how_far_the_next_epoch_is() {
     let world = World::new("window status");
     let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
@@ -347,6 +387,9 @@ async fn the_status_of_windows_says_what_serves_and_how_far_the_next_epoch_is() 
 
     let next = Epoch { id: format!("{}-next", serving.id), log_from: Some(DAY - 7), ..serving.clone() };
     let progress = BuildProgress { done: 1, total: 3, rows: 20 };
+    let other = Epoch { id: format!("{}-of", serving.id), fingerprint: "other aggregations".into(), ..serving.clone() };
+    other.write(online, "progress", "counts", EpochState::CatchingUp, progress).await.unwrap();
+    assert_eq!(windows().await.next, None, "nobody waits for it");
     next.write(online, "progress", "counts", EpochState::Building, progress).await.unwrap();
     let told = NextEpoch {
         epoch: next.id.clone(),
@@ -465,6 +508,27 @@ async fn after_a_reset_stands_what_the_source_notes_of_beginning_there() {
         ingest(&store).await;
         assert_eq!(noted().await[0], note, "the next reader finds it");
     }
+}
+
+#[tokio::test]
+async fn a_job_that_starts_while_a_reset_asks_the_source_is_noticed() {
+    let mut world = World::new("busy");
+    world.stream = world.stream.bounded(false);
+    STREAMS.lock().unwrap().insert(world.name.clone(), world.stream.clone());
+    let store = world.open(world.definitions("busy")).await;
+    store.apply().await.unwrap();
+    world.append(&[(1, DAY - 9, 0.1)]);
+    let asked = Arc::new(Barrier::new(2));
+    ASKED.lock().unwrap().insert(world.stream.identity(), Arc::clone(&asked));
+    let started = async {
+        asked.wait().await;
+        let job = store.ingest("drivers", IngestOptions::default()).await.unwrap();
+        asked.wait().await;
+        job
+    };
+    let (reset, mut job) = futures::join!(store.reset("drivers", StartPosition::Latest), started);
+    assert_eq!(reset.unwrap_err().kind(), ErrorKind::Conflict);
+    job.stop().await.unwrap();
 }
 
 #[tokio::test]
