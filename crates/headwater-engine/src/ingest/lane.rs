@@ -402,7 +402,8 @@ impl Piece {
         })
     }
 
-    fn bytes(&self) -> usize {
+    /// What it takes in memory, roughly.
+    pub(super) fn bytes(&self) -> usize {
         let data = |array: &dyn Array| array.to_data().get_slice_memory_size().unwrap_or(0);
         self.rows.columns().iter().map(|column| data(column)).sum::<usize>() + data(&self.positions)
     }

@@ -144,6 +144,15 @@ fn threshold(source: &Source) -> Option<Micros> {
     }
 }
 
+/// What so few bytes need is done where they are, in tens of microseconds: to wake another thread costs more, and on a
+/// busy machine it has to wait for its turn.
+const SMALL: usize = 64 << 10;
+
+/// Runs computation on so many bytes where it keeps nobody waiting.
+async fn computed<T: Send + 'static>(bytes: usize, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    if bytes <= SMALL { work() } else { blocking(work).await }
+}
+
 /// Runs computation where it keeps nobody waiting.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match tokio::task::spawn_blocking(work).await {

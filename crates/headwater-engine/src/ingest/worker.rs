@@ -29,7 +29,7 @@ use super::status::Board;
 use super::targets::Targets;
 use super::transform::to_view;
 use super::writing::{Commits, Item, Writer};
-use super::{Tuning, blocking, tombstones, windows};
+use super::{Tuning, computed, tombstones, windows};
 use crate::project::Project;
 use crate::rows::Serving;
 use crate::view::View;
@@ -296,14 +296,17 @@ impl Reading<'_> {
                 prepare(&group.source, &group.decoder, &writers, &group.views, skew, now, batch)
             }
         };
-        match group.decoder.writers(&batch) {
-            Some(writers) => preparing.spawn_blocking(make(group, writers, batch)),
-            None => preparing.spawn(async move {
-                let ask = || group.decoder.ask(&batch);
-                let (writers, _) = retry("schema registry", group.tuning.pauses(), &group.board, ask).await?;
-                blocking(make(group, writers, batch)).await
-            }),
-        };
+        let bytes = batch.bytes();
+        preparing.spawn(async move {
+            let writers = match group.decoder.writers(&batch) {
+                Some(writers) => writers,
+                None => {
+                    let ask = || group.decoder.ask(&batch);
+                    retry("schema registry", group.tuning.pauses(), &group.board, ask).await?.0
+                }
+            };
+            computed(bytes, make(group, writers, batch)).await
+        });
     }
 
     /// Waits for room in the queue, and meanwhile goes on telling the source what is done. False when told to stop.

@@ -12,7 +12,7 @@ use headwater_core::online::OnlineRow;
 use headwater_core::{Error, OnlineStore, Result, SplitId};
 use rustc_hash::FxHashMap;
 
-use super::blocking;
+use super::computed;
 use super::lane::Piece;
 use super::retry::{Pauses, retry};
 use super::sink::{Ended, Sink};
@@ -95,7 +95,8 @@ impl Sink {
                 continue;
             }
             let (encoder, mut packed) = (Arc::clone(&lane.encoder), std::mem::take(&mut lane.packed));
-            lane.packed = blocking(move || {
+            let bytes = pending.iter().flat_map(|(_, pieces)| pieces).map(Piece::bytes).sum();
+            lane.packed = computed(bytes, move || {
                 for (split, pieces) in pending {
                     if let Some(piece) = Piece::join(&pieces)? {
                         let rows = encoder.encode(&piece.into_view_rows(&split))?;
