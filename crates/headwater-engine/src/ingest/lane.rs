@@ -20,6 +20,7 @@ use super::windows::WindowLane;
 use super::write::Packed;
 use crate::rows::{RowEncoder, values_table};
 use crate::view::{View, ViewRows};
+use crate::windows::epoch::SplitProgress;
 
 /// Rows of a view from consecutive records of one split.
 #[derive(Debug, Clone)]
@@ -108,19 +109,19 @@ pub(super) struct SplitState {
 }
 
 impl SplitState {
-    /// How a split stands that is read from `resume` on. `end` is its log's, for a view with a log. `wanted` is from
-    /// where on windows want its rows, where that is not what the checkpoint says.
+    /// How a split stands that is read from `resume` on. `end` is its log's, for a view with a log. `wanted` is how far
+    /// windows have its rows, where that is not what the checkpoint says.
     pub(super) fn new(
         view: &View,
         checkpoint: Option<&Checkpoint>,
         end: Option<&LogEnd>,
         dead_end: Position,
         resume: &Position,
-        wanted: Option<&Position>,
+        wanted: Option<&SplitProgress>,
     ) -> Self {
         let from = checkpoint.map_or(resume, |checkpoint| &checkpoint.from).clone();
         let stored = checkpoint.map_or(resume, |checkpoint| &checkpoint.through).clone();
-        let stored = wanted.map_or(stored.clone(), |wanted| stored.min(wanted.clone()));
+        let stored = wanted.map_or(stored.clone(), |wanted| stored.min(wanted.through.clone()));
         let log_end = end.map_or(Position::START, |end| end.through.clone());
         // A log that was switched on later begins where the view began.
         let logged = if view.offline { log_end.clone().max(from.clone()) } else { stored.clone() };
@@ -129,8 +130,11 @@ impl SplitState {
             checkpoint.and_then(|checkpoint| checkpoint.newest)
         } else if checkpoint.is_none() && judged == stored {
             None
-        } else {
+        } else if view.offline {
             end.and_then(|end| end.metadata.get(NEWEST_EVENT)).and_then(|newest| newest.parse().ok())
+        } else {
+            // Windows have less than the checkpoint says: they were being read again.
+            wanted.and_then(|wanted| wanted.newest)
         };
         let counts = checkpoint.map(|checkpoint| checkpoint.counts).unwrap_or_default();
         // What is read again has not ended until its source says so anew.

@@ -238,7 +238,7 @@ async fn skip_in_windows(project: &Project, view: &View, targets: &BTreeMap<Spli
     for entry in epoch::load(online, name, &view.name, &view.generation).await?.all {
         let behind = targets.iter().filter_map(|(split, target)| {
             let known = entry.splits.get(split)?;
-            let skipped = SplitProgress { through: target.clone(), caught_up: known.caught_up };
+            let skipped = SplitProgress { through: target.clone(), ..known.clone() };
             (known.through < *target).then(|| (split.clone(), skipped))
         });
         let behind = behind.collect::<Vec<_>>();

@@ -78,6 +78,9 @@ pub(crate) struct BuildProgress {
 pub(crate) struct SplitProgress {
     /// Everything up to here is in its rows, durably.
     pub(crate) through: Position,
+    /// The newest event time up to `through`, where a worker has read so far: what the watermark follows from in a view
+    /// without a log.
+    pub(crate) newest: Option<Micros>,
     /// A worker writes the split's events to it as they come.
     pub(crate) caught_up: bool,
 }
@@ -176,6 +179,8 @@ struct StoredEntry {
 #[derive(Serialize, Deserialize)]
 struct StoredProgress {
     through: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    newest: Option<Micros>,
     caught_up: bool,
 }
 
@@ -303,7 +308,7 @@ pub(crate) async fn load(online: &dyn OnlineStore, project: &str, view: &str, ge
                 };
                 let id = String::from_utf8_lossy(&name[..end]).into_owned();
                 let split = SplitId::new(rest.slice(end + 2..));
-                let done = SplitProgress { through, caught_up: stored.caught_up };
+                let done = SplitProgress { through, newest: stored.newest, caught_up: stored.caught_up };
                 progress.entry(id).or_default().insert(split, done);
             }
             Some((b's', _)) => serving = Some(row.value),
@@ -387,7 +392,11 @@ impl Epoch {
         let rows = splits.into_iter().map(|(split, done)| {
             // Of two writers the one that got further stays; once a worker writes a split, it does.
             let version = [&[u8::from(done.caught_up)], done.through.as_bytes()].concat();
-            let stored = StoredProgress { through: done.through.to_string(), caught_up: done.caught_up };
+            let stored = StoredProgress {
+                through: done.through.to_string(),
+                newest: done.newest,
+                caught_up: done.caught_up,
+            };
             Ok(OnlineRow {
                 key: key(view, &self.generation, &[b"p", self.id.as_bytes(), &[0], split.as_bytes()]),
                 version: version.into(),

@@ -6,6 +6,7 @@ mod delivery;
 mod faults;
 mod generations;
 mod json;
+mod late;
 #[cfg(any(feature = "avro", feature = "protobuf"))]
 pub(super) mod records;
 #[cfg(feature = "avro")]

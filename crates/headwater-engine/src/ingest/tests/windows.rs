@@ -4,6 +4,7 @@
 mod any;
 mod builds;
 mod expiry;
+mod late;
 mod reads;
 mod verify;
 

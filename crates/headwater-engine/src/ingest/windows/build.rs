@@ -133,8 +133,8 @@ impl Build<'_> {
         }
         self.calls.sync().await?;
         lease.check().await?;
-        let splits = bases.into_iter().map(|(split, through)| (split, SplitProgress { through, caught_up: false }));
-        let splits = splits.collect::<Vec<_>>();
+        let base = |through| SplitProgress { through, newest: None, caught_up: false };
+        let splits = bases.into_iter().map(|(split, through)| (split, base(through))).collect::<Vec<_>>();
         let epoch = &built.epoch;
         self.calls.run(|| epoch.write_progress(online, self.name(), &view.name, splits.clone())).await?;
         let done = EpochState::CatchingUp;
@@ -287,10 +287,8 @@ async fn try_catch_up(
     caught_up: bool,
 ) -> Result<()> {
     let epoch = writer.epoch.clone();
-    let done = ranges
-        .iter()
-        .map(|(split, (_, through))| (split.clone(), SplitProgress { through: through.clone(), caught_up }));
-    let done = done.collect::<Vec<_>>();
+    let done = |through: &Position| SplitProgress { through: through.clone(), newest: None, caught_up };
+    let done = ranges.iter().map(|(split, (_, through))| (split.clone(), done(through))).collect::<Vec<_>>();
     let missing = ranges.into_iter().filter(|(_, (after, through))| after < through).collect::<Ranges>();
     if !missing.is_empty() {
         let mut rows = LogRows::open(project, view, epoch.log_from, missing).await?;

@@ -128,13 +128,13 @@ impl Sink {
         Ok(retry("online store", self.tuning.pauses(), &self.board, || load(&self.project, view)).await?.0)
     }
 
-    /// Brings the epochs of a lane to where splits are read on, before they are. Gives back for each split the position
-    /// from which on all epochs want its events.
+    /// Brings the epochs of a lane to where splits are read on, before they are. Gives back for each split how far all
+    /// epochs have it: they want its events from there on.
     pub(in crate::ingest) async fn assign_windows(
         &mut self,
         index: usize,
         splits: &BTreeMap<SplitId, Position>,
-    ) -> Result<BTreeMap<SplitId, Position>> {
+    ) -> Result<BTreeMap<SplitId, SplitProgress>> {
         let mut lowest = BTreeMap::new();
         let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { return Ok(lowest) };
         let mut epochs = self.epochs_of(&view).await?;
@@ -151,16 +151,22 @@ impl Sink {
             let known = epochs.entry(&live.writer.epoch.id).map(|entry| &entry.splits);
             let mut ranges = Ranges::new();
             for (split, resume) in splits {
-                let done = known.and_then(|splits| splits.get(split)).map(|done| done.through.clone());
-                let mut base = done.unwrap_or(Position::START);
+                let done = known.and_then(|splits| splits.get(split));
+                let base = done.map_or(Position::START, |done| done.through.clone());
                 // Without a log, nothing can lie there that a checkpoint does not speak of.
                 let after = if view.offline { base.clone() } else { resume.clone().max(base.clone()) };
-                base = base.max(resume.clone());
-                // A split that has nothing new has caught up, too.
-                ranges.insert(split.clone(), (after, base.clone()));
-                let least = lowest.entry(split.clone()).or_insert_with(|| base.clone());
-                *least = least.clone().min(base.clone());
-                live.bases.insert(split.clone(), base);
+                let through = base.max(resume.clone());
+                let mut now = SplitProgress { through: through.clone(), newest: None, caught_up: true };
+                match done.filter(|done| done.through == through && done.caught_up) {
+                    Some(done) => now.newest = done.newest,
+                    // A split that has nothing new has caught up, too.
+                    None => drop(ranges.insert(split.clone(), (after, through.clone()))),
+                }
+                live.bases.insert(split.clone(), through);
+                let least = lowest.entry(split.clone()).or_insert_with(|| now.clone());
+                if now.through < least.through {
+                    *least = now;
+                }
             }
             catch_up(&project, &calls, &mut live.writer, &view, ranges, true).await?;
         }
@@ -320,8 +326,9 @@ impl Sink {
             let Some(lane) = self.lanes.get(index) else { continue };
             for live in lane.windows.iter().flat_map(|windows| &windows.epochs) {
                 let of_epoch = |cut: &&Cut| cut.lane == index && live.bases.contains_key(&cut.split);
-                let done = cut.iter().filter(of_epoch).map(|cut| {
-                    (cut.split.clone(), SplitProgress { through: cut.checkpoint.through.clone(), caught_up: true })
+                let done = cut.iter().filter(of_epoch).map(|Cut { split, checkpoint, .. }| {
+                    let (through, newest) = (checkpoint.through.clone(), checkpoint.newest);
+                    (split.clone(), SplitProgress { through, newest, caught_up: true })
                 });
                 let done = done.collect::<Vec<_>>();
                 let write = || live.writer.epoch.write_progress(online, name, &lane.view.name, done.clone());

@@ -405,7 +405,9 @@ async fn the_status_of_windows_says_what_serves_and_how_far_the_next_epoch_is() 
     assert_eq!((now.epoch.as_ref(), now.next.as_ref()), (Some(&serving.id), Some(&told)));
     assert_eq!(read(&store, "counts:count", 2).await, json!([1, "PRESENT"]), "the old one serves meanwhile");
 
-    let split = |name: &str, caught_up| (SplitId::from(name), SplitProgress { through: Position::START, caught_up });
+    let split = |name: &str, caught_up| {
+        (SplitId::from(name), SplitProgress { through: Position::START, newest: None, caught_up })
+    };
     next.write(online, "progress", "counts", EpochState::CatchingUp, progress).await.unwrap();
     next.write_progress(online, "progress", "counts", [split("0", true), split("1", false)]).await.unwrap();
     let told = NextEpoch { built: true, splits_caught_up: 1, splits: 2, ..told };

@@ -41,9 +41,9 @@ async fn what_is_written_is_read_and_the_later_epoch_serves() {
     first.write(&online, "p", "v", EpochState::Building, progress).await.unwrap();
     second.write(&online, "p", "v", EpochState::Building, BuildProgress::default()).await.unwrap();
     let split = SplitId::new(vec![0, 1, 0]);
-    let done = |through, caught_up| SplitProgress { through: Position::from_u64(through), caught_up };
-    first.write_progress(&online, "p", "v", [(split.clone(), done(5, true))]).await.unwrap();
-    first.write_progress(&online, "p", "v", [(split.clone(), done(4, true))]).await.unwrap();
+    let done = |through, newest| SplitProgress { through: Position::from_u64(through), newest, caught_up: true };
+    first.write_progress(&online, "p", "v", [(split.clone(), done(5, Some(-7)))]).await.unwrap();
+    first.write_progress(&online, "p", "v", [(split.clone(), done(4, None))]).await.unwrap();
     second.serve(&online, "p", "v", 9).await.unwrap();
     first.serve(&online, "p", "v", 10).await.unwrap();
     // Of other views and generations nothing is seen.
@@ -54,7 +54,7 @@ async fn what_is_written_is_read_and_the_later_epoch_serves() {
     assert_eq!(serving(&online, "p", "v", "g1").await.unwrap(), Some(second));
     let entry = epochs.entry("0000000001-a").unwrap();
     assert_eq!((entry.state, entry.progress, &entry.epoch), (EpochState::CatchingUp, progress, &first));
-    assert_eq!(entry.splits, BTreeMap::from([(split, done(5, true))]));
+    assert_eq!(entry.splits, BTreeMap::from([(split, done(5, Some(-7)))]));
     assert!(next_id(&epochs).starts_with("0000000003-"));
     assert_ne!(next_id(&epochs), next_id(&epochs));
 
