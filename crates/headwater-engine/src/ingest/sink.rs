@@ -97,12 +97,10 @@ impl Sink {
     /// returns, where they begin is remembered durably.
     pub(super) async fn assign(&mut self, splits: &[AssignedSplit]) -> Result<()> {
         let (project, pauses, board) = (Arc::clone(&self.project), self.pauses(), self.board.clone());
+        let name = &project.definitions.project;
         let mut first = Vec::new();
-        let resumes = splits.iter().map(|assigned| (assigned.split.clone(), assigned.resume.clone())).collect();
         for index in 0..self.lanes.len() {
-            let wanted = self.assign_windows(index, &resumes).await?;
-            let Some(lane) = self.lanes.get_mut(index) else { continue };
-            let view = Arc::clone(&lane.view);
+            let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { continue };
             let ends = if view.offline {
                 retry("log", pauses, &board, || async { project.offline.ends(&view.log()).await }).await?.0
             } else {
@@ -110,14 +108,25 @@ impl Sink {
             };
             let dead_log = dead::log_of(&view);
             let dead_ends = retry("log", pauses, &board, || project.offline.ends(&dead_log)).await?.0;
+            let (mut checkpoints, mut resumes) = (BTreeMap::new(), BTreeMap::new());
             for AssignedSplit { split, resume } in splits {
                 let views = [Arc::clone(&view)];
-                let name = &project.definitions.project;
                 let load = || load_split(project.online.as_ref(), name, &views, split);
                 let checkpoint = retry("checkpoint", pauses, &board, load).await?.0.pop().flatten();
+                // Windows take what is logged from the log, also where another view has it read again: which of it was
+                // late, nobody could say.
+                let logged = ends.get(split).zip(checkpoint.as_ref());
+                let logged = logged.map(|(end, checkpoint)| end.through.clone().min(checkpoint.through.clone()));
+                resumes.insert(split.clone(), resume.clone().max(logged.unwrap_or(Position::START)));
+                checkpoints.extend(checkpoint.map(|checkpoint| (split.clone(), checkpoint)));
+            }
+            let wanted = self.assign_windows(index, &resumes).await?;
+            let Some(lane) = self.lanes.get_mut(index) else { continue };
+            for AssignedSplit { split, resume } in splits {
+                let checkpoint = checkpoints.get(split);
                 let dead_end = dead_ends.get(split).map_or(Position::START, |end| end.through.clone());
                 let mut state =
-                    SplitState::new(&view, checkpoint.as_ref(), ends.get(split), dead_end, resume, wanted.get(split));
+                    SplitState::new(&view, checkpoint, ends.get(split), dead_end, resume, wanted.get(split));
                 if checkpoint.is_none() {
                     if view.offline && state.log_end < *resume {
                         // The log has to know as well where the view began, before the checkpoint does.

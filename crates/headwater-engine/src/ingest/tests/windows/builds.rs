@@ -10,7 +10,7 @@ use crate::ingest::{JobHandle, Tuning, job, load_checkpoints, replay_dead_letter
 use crate::windows::epoch::Epoch;
 
 /// Builds an epoch and leaves it there, as one does that is killed then.
-async fn build(world: &World, end: i64) -> Epoch {
+pub(super) async fn build(world: &World, end: i64) -> Epoch {
     let (project, view) = (world.project(), &world.views[0]);
     let calls = Calls::once(&world.online);
     let never = || async { Ok(None::<()>) };

@@ -1,8 +1,10 @@
 //! What is late stays late where windows are brought up from before a checkpoint.
 
+use headwater_core::Position;
 use headwater_core::definitions::LateEvents;
 use headwater_core::options::Duration;
 
+use super::builds::build;
 use super::*;
 use crate::ingest::{SplitStatus, dead_letters};
 
@@ -64,4 +66,39 @@ async fn a_job_that_dies_while_windows_are_read_again_makes_no_late_event_one_in
         let letters = dead_letters(&world.project()).await.unwrap().len();
         assert_eq!(letters, if late == LateEvents::DeadLetter { 2 } else { 0 });
     }
+}
+
+#[tokio::test]
+async fn what_is_logged_is_not_judged_again_where_another_view_reads_it_again() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [20, 30, 60].map(|seconds| event(Some("a"), 1, seconds, seconds as f64));
+    let mut world = late_world("beside another", &batch, LateEvents::DeadLetter);
+    let windowed = windowed(0);
+    let plain = Arc::new(View {
+        name: "plain".into(),
+        features: windowed.columns().to_vec(),
+        windows: None,
+        batch: None,
+        ..windowed
+    });
+    world.views.push(Arc::clone(&plain));
+    fill(&world, &events[..1]);
+    world.run().await;
+    // Jobs take no part in an epoch of other aggregations than theirs.
+    let others = World { views: vec![super::windowed(1).into(), Arc::clone(&plain)], ..world.clone() };
+    build(&others, 11).await;
+    fill(&world, &events[1..]);
+    world.run().await;
+
+    // The stream is read from its beginning, with what lies between the epoch and the end of the windows' log.
+    world.offline.remove(&plain.log()).await.unwrap();
+    world.stream.resumed.lock().unwrap().clear();
+    others.run().await;
+    let resumed = world.stream.resumed.lock().unwrap().clone();
+    assert_eq!(resumed, [(SplitId::from("a"), Position::START)], "one reader for both");
+    assert_eq!(log_from(&others).await, Some(11 * SECOND));
+    assert_eq!(dead_letters(&others.project()).await.unwrap().len(), 0);
+    compare(&others, &batch, &events, "other aggregations").await;
+    let logged = World { views: vec![plain], ..others };
+    assert_eq!(logged.log().await.len(), 3);
 }
