@@ -7,7 +7,7 @@
 //!
 //! Time stands still while somebody works, and jumps where all wait, so that a case takes no longer than its work.
 //! `PROPTEST_CASES` says how many cases are tried; the test command's slow lane tries 2,000. `HEADWATER_SEED` brings one
-//! back.
+//! back. Where cases are enough, all that is to be met in them has to have been.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use headwater_testkit::{Random, seeds};
 use super::super::faults::Flaky;
 use super::expiry::Forgetful;
 use super::*;
+use crate::ingest::{JobHandle, JobState};
 
 /// The names of splits, in the order in which they come.
 const SPLITS: [&str; 16] = ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
@@ -195,6 +196,35 @@ impl Kind {
     }
 }
 
+/// How often cases have met what they are there for.
+#[derive(Debug, Default)]
+struct Met {
+    /// Epochs that took over beside the job that ran meanwhile.
+    taken_over: AtomicUsize,
+    /// Builds that were killed, or gave way to others.
+    given_up: AtomicUsize,
+    /// Splits that were closed and followed by others.
+    reshards: AtomicUsize,
+    /// Jobs that were killed before all that was there was saved.
+    killed: AtomicUsize,
+}
+
+impl Met {
+    /// Some of each, if so many cases were tried that it cannot be chance.
+    fn assert_all(&self, cases: usize) {
+        println!("{cases} cases: {self:?}");
+        let Self { taken_over, given_up, reshards, killed } = self;
+        for (what, met) in [
+            ("an epoch that took over", taken_over),
+            ("a build that was given up", given_up),
+            ("a reshard", reshards),
+            ("a job that was killed amid its work", killed),
+        ] {
+            assert!(cases < 40 || met.load(Ordering::Relaxed) > 0, "{cases} cases have not met {what}");
+        }
+    }
+}
+
 /// Lets others work for a while.
 async fn yield_up_to(random: &mut Random, most: usize) {
     for _ in 0..random.below(most) {
@@ -202,9 +232,10 @@ async fn yield_up_to(random: &mut Random, most: usize) {
     }
 }
 
-async fn any_delivery(seed: u64) {
+async fn any_delivery(seed: u64, met: &Met) {
     let mut random = Random::new(seed);
     let stream = Stream::new(&mut random);
+    met.reshards.fetch_add(stream.reshards.len(), Ordering::Relaxed);
     let kind = Kind { offline: !random.once_in(4), unnests: random.once_in(3), forgets: random.once_in(4) };
     let view = kind.view(&mut random);
     let mut world = world(&format!("any {seed}"), view, &stream.batch);
@@ -243,7 +274,7 @@ async fn any_delivery(seed: u64) {
         if random.once_in(4) {
             world.views = vec![kind.view(&mut random).into()];
         }
-        live(&world, &plain, &stream, kind, &mut random, restart == rest).await;
+        live(&world, &plain, &stream, kind, &mut random, restart == rest, met).await;
         // Whoever looks for running jobs finds a killed one lost by now.
         world.clock.advance(31 * SECOND);
     }
@@ -270,13 +301,12 @@ async fn any_delivery(seed: u64) {
 }
 
 /// One life of a job, or of two, and of a build beside it. `rest` brings the rest of the stream meanwhile.
-async fn live(world: &World, plain: &World, stream: &Stream, kind: Kind, random: &mut Random, rest: bool) {
+async fn live(world: &World, plain: &World, stream: &Stream, kind: Kind, random: &mut Random, rest: bool, met: &Met) {
     let mut job = world.start().await;
     // Two that read the same splits: of all that they write one loses.
     let other = if random.once_in(5) { Some(world.start().await) } else { None };
     if rest {
-        let there = world.stream.splits.lock().unwrap().values().map(Vec::len).sum::<usize>();
-        stream.fill(world, there..stream.events.len());
+        stream.fill(world, there(world)..stream.events.len());
     }
     // The end may not lie before the first event that is logged.
     let logged = stream.events.iter().filter(|event| !kind.unnests || Uneven::times(event.value) > 0);
@@ -295,14 +325,22 @@ async fn live(world: &World, plain: &World, stream: &Stream, kind: Kind, random:
         if random.once_in(3) {
             // Killed in the midst of its work, or of waiting for the job.
             yield_up_to(random, 300).await;
+            met.given_up.fetch_add(usize::from(!task.is_finished()), Ordering::Relaxed);
             task.abort();
             drop(task.await);
         } else {
             match task.await.unwrap() {
-                Ok(_) => {}
+                Ok(done) => {
+                    let serves = log_from(plain).await == Some(done.end);
+                    let beside = job.status().state == JobState::Running;
+                    met.taken_over.fetch_add(usize::from(serves && beside), Ordering::Relaxed);
+                }
                 // The log begins with a later event as long as the first is not published.
                 Err(error) if error.to_string().contains("its log begins with an event of") => {}
-                Err(error) => assert_eq!(error.kind(), ErrorKind::Conflict, "{error}"),
+                Err(error) => {
+                    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+                    met.given_up.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
@@ -311,10 +349,23 @@ async fn live(world: &World, plain: &World, stream: &Stream, kind: Kind, random:
         0 => job.stop().await.unwrap(),
         1 => {
             yield_up_to(random, 200).await;
-            drop(job);
+            kill(world, job, met);
         }
-        _ => drop(job),
+        _ => kill(world, job, met),
     }
+}
+
+fn kill(world: &World, job: JobHandle, met: &Met) {
+    let status = job.status();
+    let saved = status.splits.iter().filter_map(|split| split.offset).sum::<u64>();
+    let amid_work = status.state == JobState::Running && saved < there(world) as u64;
+    met.killed.fetch_add(usize::from(amid_work), Ordering::Relaxed);
+    drop(job);
+}
+
+/// How many records the stream has.
+fn there(world: &World) -> usize {
+    world.stream.splits.lock().unwrap().values().map(Vec::len).sum()
 }
 
 /// When to read online, and when offline beside that: among others where the old end of a window meets an event.
@@ -353,6 +404,7 @@ fn asked() -> Option<u64> {
 #[test]
 fn any_delivery_gives_the_windows_of_the_events_themselves() {
     let (seeds, next, began) = (seeds(asked().unwrap_or(40)), AtomicUsize::new(0), Instant::now());
+    let met = Met::default();
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(seeds.len());
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -360,20 +412,23 @@ fn any_delivery_gives_the_windows_of_the_events_themselves() {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let _case = Case(*seed);
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-                    runtime.unwrap().block_on(any_delivery(*seed));
+                    runtime.unwrap().block_on(any_delivery(*seed, &met));
                 }
             });
         }
     });
     println!("{} cases in {:?}", seeds.len(), began.elapsed());
+    met.assert_all(seeds.len());
 }
 
 /// On threads that run at once, and with clocks that do not wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn any_delivery_on_many_threads_does_too() {
     // Fewer of them, as these take as long as their waits.
-    for seed in seeds(asked().map_or(4, |cases| cases / 20)) {
-        let _case = Case(seed);
-        any_delivery(seed).await;
+    let (seeds, met) = (seeds(asked().map_or(4, |cases| cases / 20)), Met::default());
+    for seed in &seeds {
+        let _case = Case(*seed);
+        any_delivery(*seed, &met).await;
     }
+    met.assert_all(seeds.len());
 }
