@@ -233,10 +233,11 @@ impl Value {
         }
     }
 
-    /// Floats to 1e-9, relative to what was summed up.
+    /// Floats to 1e-9, relative. Values are eighths, whose sums are exact: where they cancel out nothing is left, and the
+    /// squares of `stddev` are of distances from a mean that is no more than rounded.
     fn is(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Float(left), Self::Float(right)) => (left - right).abs() <= 1e-9 * 1000.0,
+            (Self::Float(left), Self::Float(right)) => (left - right).abs() <= 1e-9 * right.abs(),
             (left, right) => left == right,
         }
     }
