@@ -392,11 +392,8 @@ impl Epoch {
         let rows = splits.into_iter().map(|(split, done)| {
             // Of two writers the one that got further stays; once a worker writes a split, it does.
             let version = [&[u8::from(done.caught_up)], done.through.as_bytes()].concat();
-            let stored = StoredProgress {
-                through: done.through.to_string(),
-                newest: done.newest,
-                caught_up: done.caught_up,
-            };
+            let stored =
+                StoredProgress { through: done.through.to_string(), newest: done.newest, caught_up: done.caught_up };
             Ok(OnlineRow {
                 key: key(view, &self.generation, &[b"p", self.id.as_bytes(), &[0], split.as_bytes()]),
                 version: version.into(),

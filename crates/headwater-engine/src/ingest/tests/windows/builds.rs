@@ -83,7 +83,7 @@ async fn an_epoch_that_is_built_without_a_job_waits_for_what_a_killed_one_has_no
             checkpoints.values().any(|checkpoint| checkpoint.through.to_u64() == Some(3))
         })
         .await;
-    drop(job);
+    die(job).await;
     world.clock.advance(31 * SECOND);
     assert_eq!(world.log().await.len(), 0);
 
@@ -107,7 +107,7 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
     fill(&world, &events);
     let job = world.start().await;
     world.until("all is served, and not logged", || have_read(&world, 3)).await;
-    drop(job);
+    die(job).await;
     world.clock.advance(31 * SECOND);
     assert_eq!(world.log().await.len(), 0);
     let before = log_from(&world).await;
@@ -118,7 +118,7 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
     let job = world.start().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(log_from(&world).await, before, "what was served is served on");
-    drop(job);
+    die(job).await;
     world.clock.advance(31 * SECOND);
     let mut script = world.stream.script.lock().unwrap();
     (script.stall_after, script.follow) = (None, false);
@@ -160,11 +160,7 @@ async fn an_epoch_that_is_built_without_a_job_does_not_wait_for_what_is_lost() {
     fill(&world, &[event(Some("a"), 1, 40, 4.0)]);
     let job = world.start().await;
     world.until("it is served", || have_read(&world, 1)).await;
-    drop(job);
-    // Its tasks are told to end, and do so when it is their turn.
-    for _ in 0..100 {
-        tokio::task::yield_now().await;
-    }
+    die(job).await;
     world.clock.advance(31 * SECOND);
     world.stream.splits.lock().unwrap().clear();
     let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
@@ -320,6 +316,14 @@ async fn a_split_that_comes_beside_a_new_epoch_costs_the_others_nothing() {
 /// Starts a job on a stream whose splits are shared.
 async fn share(world: &World, stream: &MemoryStreamSource) -> JobHandle {
     job::start_with(world.project(), "events", Arc::new(stream.clone()), world.options.clone()).await.unwrap()
+}
+
+/// Kills a job. Its tasks are told to end, and do so when it is their turn.
+async fn die(job: JobHandle) {
+    drop(job);
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
 }
 
 /// Whether the log, or the checkpoints of a view without one, have so many records.
