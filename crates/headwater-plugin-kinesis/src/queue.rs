@@ -64,9 +64,15 @@ impl Queue {
         }
     }
 
-    /// Adds an event that takes no room.
+    /// Adds an event that takes no room. An assignment of nothing says that all is well, which while nobody reads is
+    /// said once.
     pub(crate) fn event(&self, event: StreamEvent) {
-        self.lock().events.push_back((Ok(event), 0));
+        let mut state = self.lock();
+        let is_said = says_well(&event) && matches!(state.events.back(), Some((Ok(last), _)) if says_well(last));
+        if !is_said {
+            state.events.push_back((Ok(event), 0));
+        }
+        drop(state);
         self.filled.notify_one();
     }
 
@@ -114,6 +120,11 @@ impl Queue {
             filled.await;
         }
     }
+}
+
+/// Whether an event changes nothing, and is there to say that a fault has passed.
+fn says_well(event: &StreamEvent) -> bool {
+    matches!(event, StreamEvent::Assigned(splits) if splits.is_empty())
 }
 
 impl Room {
@@ -178,5 +189,20 @@ mod tests {
         queue.error(Error::not_found("gone"));
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::Unexpected);
+    }
+
+    #[tokio::test]
+    async fn faults_that_come_and_go_while_nobody_reads_are_told_of_once() {
+        let queue = Queue::new(100);
+        for _ in 0..3 {
+            queue.error(Error::new(ErrorKind::Unavailable, "the service is away"));
+            queue.event(StreamEvent::Assigned(Vec::new()));
+        }
+        assert_eq!(queue.next().await.unwrap_err().kind(), ErrorKind::Unavailable);
+        assert!(matches!(queue.next().now_or_never(), Some(Ok(StreamEvent::Assigned(splits))) if splits.is_empty()));
+        assert!(queue.next().now_or_never().is_none());
+        // Read, it is said again when it is so again.
+        queue.event(StreamEvent::Assigned(Vec::new()));
+        assert!(queue.next().now_or_never().is_some());
     }
 }
