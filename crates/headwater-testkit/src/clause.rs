@@ -5,6 +5,7 @@ use std::fmt;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use headwater_core::ErrorKind;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -110,6 +111,26 @@ pub fn named(label: &str, clauses: Vec<Clause>) -> Vec<Clause> {
     clauses.into_iter().map(|clause| Clause { name: format!("{label} {}", clause.name), ..clause }).collect()
 }
 
+/// Has clauses fail that do not apply, unless their names end in one of `inapplicable`: for a binary that knows what
+/// its implementation can do, so that nothing of it goes unchecked unnoticed.
+pub fn applying(clauses: Vec<Clause>, inapplicable: &[&str]) -> Vec<Clause> {
+    let must_apply = |Clause { name, quote, body }: Clause| {
+        let body = move || {
+            let checked = body();
+            async move {
+                checked.await.map_err(|stop| match stop {
+                    Stop::Skipped(reason) => Stop::Failed(format!("it should apply, and does not: {reason}")),
+                    failed => failed,
+                })
+            }
+            .boxed()
+        };
+        Clause { name, quote, body: Box::new(body) }
+    };
+    let known = |clause: &Clause| inapplicable.iter().any(|name| clause.name.ends_with(name));
+    clauses.into_iter().map(|clause| if known(&clause) { clause } else { must_apply(clause) }).collect()
+}
+
 /// Runs clauses as the tests of a binary, with the arguments of `cargo test`, and prints how many were ignored and why.
 pub fn run(clauses: impl IntoIterator<Item = Clause>) -> ExitCode {
     let trials = clauses
@@ -178,3 +199,18 @@ macro_rules! suite {
 }
 
 pub(crate) use {ensure, same, skip, suite};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clause_that_does_not_apply_fails_unless_that_is_known() {
+        let clause = |name: &str| Clause::new(name, "", || async { Err(Stop::Skipped("not here".into())) }.boxed());
+        let clauses = vec![clause("mock a::one"), clause("mock a::two")];
+        let outcomes = outcomes(applying(clauses, &["a::two"]), LIMIT);
+        let one = outcomes.get("mock a::one");
+        assert!(matches!(one, Some(Outcome::Failed(reason)) if reason.contains("not here")), "{one:?}");
+        assert_eq!(outcomes.get("mock a::two"), Some(&Outcome::Ignored("not here".into())));
+    }
+}

@@ -22,7 +22,8 @@
 //!
 //! What does not apply to an implementation, by its capabilities or because its fixture cannot bring it about, is
 //! reported as ignored with the reason, never as passed. Storage that cannot do something says so with
-//! [`ErrorKind::Unsupported`](headwater_core::ErrorKind::Unsupported).
+//! [`ErrorKind::Unsupported`](headwater_core::ErrorKind::Unsupported). Whoever knows what does not apply says so with
+//! [`applying`], and whatever else does not fails.
 //!
 //! The suites are tested themselves: `tests/suites` holds implementations with one fault each, and each fails just
 //! the clause that it breaks.
@@ -40,6 +41,6 @@ pub mod plugin;
 pub mod stream;
 pub mod transform;
 
-pub use clause::{Clause, Outcome, Stop, Verdict, named, outcomes, run};
+pub use clause::{Clause, Outcome, Stop, Verdict, applying, named, outcomes, run};
 pub use installed::{Installed, context};
 pub use random::{Random, seeds};

@@ -233,7 +233,8 @@ impl StreamSource for Source {
             (LargerBatches, _) => context.batch_records *= 2,
             (IgnoresTheBuffer, _) => context.buffer_bytes = usize::MAX,
             (StartsAfterTheTime, StartPosition::At(time)) => context.start = StartPosition::At(time + 1),
-            (EveryReaderAlone, _) => context.group = format!("{group} {earlier}"),
+            // Only where it is looked whether they share: whoever is alone loses nothing to another one, either.
+            (EveryReaderAlone, _) if batch_records == 4 => context.group = format!("{group} {earlier}"),
             _ => {}
         }
         Ok(Box::new(Reader {
