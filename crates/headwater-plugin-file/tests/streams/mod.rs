@@ -118,6 +118,9 @@ impl StreamFixture for Files {
         (role.open)(&config, context)
     }
 
+    // `handed_out`: nobody tells how much of a file was read. That no more is read ahead than the buffer holds is shown
+    // in `src/stream/tests/follow.rs`.
+
     fn split(&self, _: &Folder, index: usize) -> SplitId {
         SplitId::from(self.name(index).as_str())
     }

@@ -177,6 +177,41 @@ pub(super) async fn buffer_bytes<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
     Ok(())
 }
 
+pub(super) async fn stalled<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
+    const RECORD: usize = 9_000;
+    const BUFFER: usize = 40 * RECORD;
+    /// Nothing is handed out for so long, looked at so often: a reader that keeps to a rate may pause for a second.
+    const STILL: (u32, Duration) = (20, Duration::from_millis(100));
+    let mut harness = Harness::with(fixture, &[0]).await?;
+    if harness.fixture.handed_out(&harness.stream).is_none() {
+        skip!("the fixture does not see what the stream has handed out");
+    }
+    let most = BUFFER + harness.fixture.on_the_way();
+    harness.produce_padded(0, i64::try_from(4 * most / RECORD)?, RECORD).await?;
+    let setup = Setup { buffer_bytes: BUFFER, batch_records: 9, ..Setup::new("stalled") };
+    let mut worker = harness.worker(&setup).await?;
+    while worker.numbers().is_empty() {
+        worker.next().await?;
+    }
+    let taken = worker.numbers().values().map(Vec::len).sum::<usize>();
+    // From here on nobody asks, until the reader has come to rest, or has fetched everything.
+    let (mut handed_out, mut still) = (0, 0);
+    while still < STILL.0 {
+        tokio::time::sleep(STILL.1).await;
+        let now = harness.fixture.handed_out(&harness.stream).unwrap_or_default();
+        still = if now == handed_out { still + 1 } else { 0 };
+        handed_out = now;
+    }
+    let held = handed_out.saturating_sub(taken) * RECORD;
+    ensure!(held <= most, "{held} bytes were handed out that nobody asked for, where {BUFFER} may be held");
+    worker.read(&harness.everything()).await?;
+    same!(worker.sets(), harness.everything(), "records of a reader that nobody asked for a while");
+    let read = worker.numbers().values().map(Vec::len).sum::<usize>();
+    let handed_out = harness.fixture.handed_out(&harness.stream).unwrap_or_default();
+    ensure!(handed_out >= read, "the fixture saw {handed_out} records handed out of {read} that were read");
+    Ok(())
+}
+
 pub(super) async fn finished_for_ever<F: StreamFixture>(fixture: Arc<F>) -> Verdict {
     let harness = Harness::with(fixture, &[10, 10]).await?;
     if !harness.source.capabilities().bounded {

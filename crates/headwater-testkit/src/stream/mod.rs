@@ -72,6 +72,19 @@ pub trait StreamFixture: Send + Sync + 'static {
         false
     }
 
+    /// How many records of the stream have been handed out to its readers since it was made, those that were handed out
+    /// again counted again: what its server has sent. `None` (as this default) where the fixture cannot see that.
+    fn handed_out(&self, stream: &Self::Stream) -> Option<usize> {
+        let _ = stream;
+        None
+    }
+
+    /// How many bytes of records may be handed out and be with no reader yet: what is on its way, and waits in sockets.
+    /// Of no use without [`StreamFixture::handed_out`].
+    fn on_the_way(&self) -> usize {
+        0
+    }
+
     /// The numbers of the records in a batch. As it stands it reads what [`Record::json`] and [`Record::rows`] wrote.
     ///
     /// # Errors
@@ -94,8 +107,9 @@ pub trait StreamFixture: Send + Sync + 'static {
 
 /// The clauses of [`StreamSource`]'s and [`StreamReader`](headwater_core::StreamReader)'s contracts.
 ///
-/// How much a reader has read ahead while nobody asks it cannot be seen from outside: of `buffer_bytes` the suite checks what
-/// comes at once. A plugin shows the rest in a test of its own, where it counts what its server has handed out.
+/// What a reader has read ahead while nobody asks it cannot be seen from its side: there the suite checks of
+/// `buffer_bytes` that no batch is larger. What it holds is seen where the fixture counts what the stream has handed
+/// out, [`StreamFixture::handed_out`]; a plugin whose fixture cannot shows it in a test of its own.
 pub fn suite(fixture: impl StreamFixture) -> Vec<Clause> {
     suite! { fixture;
         "stream::identity-is-stable" restarts::identity,
@@ -120,6 +134,8 @@ pub fn suite(fixture: impl StreamFixture) -> Vec<Clause> {
             "The most records in a batch.";
         "stream::buffer-bytes-is-the-most" delivery::buffer_bytes,
             "The most that the reader may hold ready in memory, in bytes. One record may exceed it alone.";
+        "stream::stalled-holds-its-buffer-at-the-most" delivery::stalled,
+            "and holds no more than [`ReaderContext::buffer_bytes`] meanwhile.";
         "stream::cancel-safety" delivery::cancel,
             "*cancel safety*: dropping the future loses nothing; the event comes with the next call.";
         "stream::lag-counts-down" delivery::lag,

@@ -1,6 +1,7 @@
 //! Broken stream sources.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -35,6 +36,7 @@ enum Fault {
     ThroughTooEarly,
     LargerBatches,
     IgnoresTheBuffer,
+    ReadsAllAhead,
     LosesEventsOfDroppedCalls,
     NoLag,
     FinishesInAPause,
@@ -61,7 +63,7 @@ enum Fault {
 
 use Fault::*;
 
-const FAULTS: [(Fault, &str); 33] = [
+const FAULTS: [(Fault, &str); 34] = [
     (IdentityChanges, "stream::identity-is-stable"),
     (HidesMetadata, "stream::batches-are-as-declared"),
     (TimesAreZero, "stream::stored-times-come-along"),
@@ -73,6 +75,7 @@ const FAULTS: [(Fault, &str); 33] = [
     (ThroughTooEarly, "stream::through-covers-its-records"),
     (LargerBatches, "stream::batch-records-is-the-most"),
     (IgnoresTheBuffer, "stream::buffer-bytes-is-the-most"),
+    (ReadsAllAhead, "stream::stalled-holds-its-buffer-at-the-most"),
     (LosesEventsOfDroppedCalls, "stream::cancel-safety"),
     (NoLag, "stream::lag-counts-down"),
     (FinishesInAPause, "stream::waits-for-records"),
@@ -117,6 +120,8 @@ struct Shared {
     readers: Arc<Mutex<BTreeMap<String, usize>>>,
     /// How far splits were read that a group is to believe done.
     delivered: Delivered,
+    /// How many records readers have fetched.
+    fetched: Arc<AtomicUsize>,
 }
 
 type Delivered = Arc<Mutex<BTreeMap<(String, SplitId), Position>>>;
@@ -127,7 +132,7 @@ impl StreamFixture for Fixture {
 
     async fn create(&self, splits: usize) -> Result<Shared> {
         let inner = self.inner().create(splits).await?;
-        Ok(Shared { inner, readers: Arc::default(), delivered: Arc::default() })
+        Ok(Shared { inner, readers: Arc::default(), delivered: Arc::default(), fetched: Arc::default() })
     }
 
     async fn open(&self, stream: &Shared, _: &OpenContext) -> Result<Arc<dyn StreamSource>> {
@@ -136,6 +141,7 @@ impl StreamFixture for Fixture {
             inner: stream.inner.clone(),
             readers: Arc::clone(&stream.readers),
             delivered: Arc::clone(&stream.delivered),
+            fetched: Arc::clone(&stream.fetched),
         }))
     }
 
@@ -158,6 +164,10 @@ impl StreamFixture for Fixture {
     fn stores_times(&self) -> bool {
         true
     }
+
+    fn handed_out(&self, stream: &Shared) -> Option<usize> {
+        Some(stream.fetched.load(Ordering::Relaxed))
+    }
 }
 
 #[derive(Debug)]
@@ -166,6 +176,7 @@ struct Source {
     inner: MemoryStreamSource,
     readers: Arc<Mutex<BTreeMap<String, usize>>>,
     delivered: Delivered,
+    fetched: Arc<AtomicUsize>,
 }
 
 #[async_trait]
@@ -244,6 +255,7 @@ impl StreamSource for Source {
             metadata: self.inner.capabilities().metadata,
             inner: Some(self.inner.subscribe(context).await?),
             delivered: Arc::clone(&self.delivered),
+            fetched: Arc::clone(&self.fetched),
             parents: infos.iter().map(|info| (info.split.clone(), info.parents.clone())).collect(),
             queue: VecDeque::new(),
             reached: BTreeMap::new(),
@@ -319,6 +331,7 @@ struct Reader {
     metadata: Option<SchemaRef>,
     inner: Option<Box<dyn StreamReader>>,
     delivered: Delivered,
+    fetched: Arc<AtomicUsize>,
     parents: BTreeMap<SplitId, Vec<SplitId>>,
     queue: VecDeque<StreamEvent>,
     reached: BTreeMap<SplitId, Position>,
@@ -331,6 +344,14 @@ struct Reader {
 impl Reader {
     fn inner(&mut self) -> &mut Box<dyn StreamReader> {
         self.inner.as_mut().unwrap()
+    }
+
+    async fn fetch(&mut self) -> Result<Option<StreamEvent>> {
+        let event = self.inner().next().await?;
+        if let Some(StreamEvent::Batch(batch)) = &event {
+            self.fetched.fetch_add(batch.payload.len(), Ordering::Relaxed);
+        }
+        Ok(event)
     }
 
     /// Tells the group's next reader that more is done than was committed.
@@ -447,13 +468,19 @@ impl StreamReader for Reader {
             return Ok(Some(event));
         }
         let event = if self.fault == FinishesInAPause {
-            match tokio::time::timeout(Duration::from_millis(75), self.inner().next()).await {
+            match tokio::time::timeout(Duration::from_millis(75), self.fetch()).await {
                 Ok(event) => event?,
                 Err(_) => return Ok(None),
             }
         } else {
-            self.inner().next().await?
+            self.fetch().await?
         };
+        if self.fault == ReadsAllAhead && self.batch_records == 9 {
+            while let Some(ahead) = self.fetch().now_or_never() {
+                let Some(ahead) = ahead? else { break };
+                self.queue.push_back(ahead);
+            }
+        }
         if self.fault == LosesEventsOfDroppedCalls {
             tokio::task::yield_now().await;
         }
