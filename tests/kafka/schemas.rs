@@ -116,6 +116,7 @@ sources:
     type: kafka
     bootstrap_servers: {servers}
     topic: {topic}
+    options: {{ debug: all }}
     schema_registry_url: {registry}
     schema_registry_username: {USER}
     schema_registry_password: ${{REGISTRY_PASSWORD}}

@@ -133,8 +133,12 @@ impl Secured {
     }
 }
 
-/// Checks that neither what a command printed nor any file of a project holds one of these secrets.
+/// Checks that neither what a command printed nor any file of a project holds one of these secrets. The first command
+/// has read, or tried to, and logged all it can.
 pub(crate) fn hidden(secrets: &[&str], project: &Project, printed: &[&Output]) {
+    let log = String::from_utf8_lossy(&printed[0].stderr);
+    let is_librdkafka = |line: &str| line.contains("DEBUG") && line.contains("librdkafka: ");
+    assert!(log.lines().any(is_librdkafka), "the log shows too little to say that it shows no secrets:\n{log}");
     let check = |what: &str, bytes: &[u8]| {
         for secret in secrets {
             let found = bytes.windows(secret.len()).any(|part| part == secret.as_bytes());
