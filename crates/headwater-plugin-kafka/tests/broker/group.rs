@@ -1,12 +1,14 @@
 //! Members of a group.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use headwater_core::stream::{Checkpoints, Progress};
-use headwater_core::{ErrorKind, Result, SplitId};
+use headwater_core::stream::{Checkpoints, FixedCheckpoints, Progress};
+use headwater_core::{ErrorKind, Position, Result, SplitId};
 use serde_json::{Value, json};
 
 use crate::world::{Broker, Outcome, Reader, Setup, ensure, values};
@@ -97,25 +99,105 @@ pub(crate) async fn the_eager_protocol_shares_partitions(broker: Arc<Broker>) ->
     shares_partitions(broker, json!({"partition.assignment.strategy": "range"})).await
 }
 
+/// The engine's checkpoints, which the members of a group share.
+#[derive(Debug, Clone, Default)]
+struct Ledger {
+    splits: Arc<Mutex<BTreeMap<SplitId, Position>>>,
+    notes: FixedCheckpoints,
+}
+
+impl Ledger {
+    /// Checkpoints what a reader has read of the splits that are its own, and tells it so.
+    async fn checkpoint(&self, reader: &mut Reader) -> Outcome {
+        let further = self.further(reader);
+        if further.is_empty() { Ok(()) } else { Ok(reader.reader.commit(&further).await?) }
+    }
+
+    fn further(&self, reader: &Reader) -> Vec<(SplitId, Progress)> {
+        let mut splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut further = Vec::new();
+        for (split, through) in reader.through.iter().filter(|(split, _)| reader.assigned.contains_key(*split)) {
+            // What it had read of a split before another one had it may lie behind.
+            if splits.get(split).is_none_or(|before| before < through) {
+                splits.insert(split.clone(), through.clone());
+                further.push((split.clone(), Progress::Through(through.clone())));
+            }
+        }
+        further
+    }
+}
+
+#[async_trait]
+impl Checkpoints for Ledger {
+    async fn resume(&self, split: &SplitId) -> Result<Option<Progress>> {
+        let splits = self.splits.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(splits.get(split).cloned().map(Progress::Through))
+    }
+
+    async fn started(&self) -> Result<bool> {
+        Ok(!self.splits.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
+    }
+
+    async fn noted(&self, name: &str) -> Result<Option<Bytes>> {
+        self.notes.noted(name).await
+    }
+
+    async fn note(&self, notes: &[(String, Bytes)]) -> Result<()> {
+        self.notes.note(notes).await
+    }
+}
+
+/// The values of a partition.
+fn of(partition: i32, numbers: Range<usize>) -> Vec<String> {
+    values(&format!("of {partition}:"), numbers)
+}
+
+/// Reads with two members in turn, and checkpoints what they read as the engine does, until it is so.
+async fn both_until(
+    one: &mut Reader,
+    two: &mut Reader,
+    ledger: &Ledger,
+    is_so: impl Fn(&Reader, &Reader) -> bool,
+) -> Outcome {
+    for _ in 0..600 {
+        if is_so(one, two) {
+            return Ok(());
+        }
+        for reader in [&mut *one, &mut *two] {
+            if let Ok(event) = tokio::time::timeout(Duration::from_millis(50), reader.next()).await {
+                event?;
+            }
+            ledger.checkpoint(reader).await?;
+        }
+    }
+    let read = [one.records.len(), two.records.len()];
+    Err(format!("{:?} and {:?}, with {read:?} records", one.assigned, two.assigned).into())
+}
+
 async fn shares_partitions(broker: Arc<Broker>, options: Value) -> Outcome {
     let topic = broker.name();
     broker.create(&topic, 2, &[]).await?;
     for partition in 0..2 {
-        broker.produce(&topic, partition, &values("record", 0..5)).await?;
+        broker.produce(&topic, partition, &of(partition, 0..5)).await?;
     }
-    let (setup, options) = (Setup::fresh(), json!({ "options": options }));
+    let ledger = Ledger::default();
+    let (setup, options) = (Setup::with(ledger.clone()), json!({ "options": options }));
     let mut one = broker.reader(&topic, options.clone(), &setup).await?;
     one.until(|reader| reader.records.len() == 10).await?;
+    ledger.checkpoint(&mut one).await?;
     let mut two = broker.reader(&topic, options, &setup).await?;
-    for _ in 0..600 {
-        for reader in [&mut one, &mut two] {
-            let _ = tokio::time::timeout(Duration::from_millis(50), reader.next()).await;
-        }
-        if one.assigned.len() == 1 && two.assigned.len() == 1 {
-            break;
-        }
+    both_until(&mut one, &mut two, &ledger, |one, two| one.assigned.len() == 1 && two.assigned.len() == 1).await?;
+    for partition in 0..2 {
+        broker.produce(&topic, partition, &of(partition, 5..10)).await?;
     }
-    ensure!(one.assigned.len() == 1 && two.assigned.len() == 1, "{:?} and {:?}", one.assigned, two.assigned);
+    // What comes twice comes before what stands behind it: then something else is missing of twenty.
+    both_until(&mut one, &mut two, &ledger, |one, two| one.records.len() + two.records.len() >= 20).await?;
+    let mut read = [&one, &two].map(|reader| [reader.values(0), reader.values(1)].concat()).concat();
+    read.sort_unstable();
+    let mut expected = [of(0, 0..10), of(1, 0..10)].concat();
+    expected.sort_unstable();
+    ensure!(read == expected, "{read:?}");
+    ensure!(!two.records.is_empty(), "the second member has read nothing");
     one.close().await?;
     two.until(|reader| reader.assigned.len() == 2).await?;
     two.close().await
