@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use headwater_tests::drivers::Event;
 use headwater_tests::wait_for;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::config::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::groups::GroupMemberInfo;
-use rdkafka::message::{DeliveryResult, ToBytes};
+use rdkafka::message::{DeliveryResult, Message, ToBytes};
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer, ProducerContext};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Runtime;
@@ -56,9 +57,26 @@ impl Cluster {
 
     /// A new topic with a replica of each partition on both nodes.
     pub(crate) fn topic(&mut self, partitions: i32) -> String {
+        self.topic_with(partitions, &[("retention.ms", "-1")])
+    }
+
+    /// The same of one partition, of which the last record of a key is kept, and what nobody has looked through yet.
+    pub(crate) fn compacted_topic(&mut self) -> String {
+        let settings = [
+            ("cleanup.policy", "compact"),
+            ("segment.ms", "50"),
+            ("min.cleanable.dirty.ratio", "0.0"),
+            ("min.compaction.lag.ms", "0"),
+            ("max.compaction.lag.ms", "1"),
+        ];
+        self.topic_with(1, &settings)
+    }
+
+    fn topic_with(&mut self, partitions: i32, settings: &[(&str, &str)]) -> String {
         self.topics += 1;
         let name = format!("events-{}", self.topics);
-        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(2)).set("retention.ms", "-1");
+        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(2));
+        let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let made = self.runtime.block_on(self.admin.create_topics([&topic], &AdminOptions::new())).unwrap();
         made.into_iter().for_each(|made| drop(made.unwrap()));
         name
@@ -90,6 +108,26 @@ impl Cluster {
         offsets.add_partition_offset(topic, 0, Offset::Offset(offset)).unwrap();
         let deleted = self.runtime.block_on(self.admin.delete_records(&offsets, &AdminOptions::new())).unwrap();
         deleted.elements().iter().for_each(|one| one.error().unwrap());
+    }
+
+    /// The offsets of the records in partition 0.
+    pub(crate) fn offsets(&self, topic: &str) -> Vec<i64> {
+        let mut config = client(&self.kafka);
+        config.set("group.id", "offsets").set("enable.auto.commit", "false").set("enable.partition.eof", "true");
+        let consumer: BaseConsumer = config.create().unwrap();
+        let mut beginning = TopicPartitionList::new();
+        beginning.add_partition_offset(topic, 0, Offset::Beginning).unwrap();
+        consumer.assign(&beginning).unwrap();
+        let begin = Instant::now();
+        let mut offsets = Vec::new();
+        while begin.elapsed() < PATIENCE {
+            match consumer.poll(Duration::from_secs(1)) {
+                Some(Ok(message)) => offsets.push(message.offset()),
+                Some(Err(KafkaError::PartitionEOF(_))) => return offsets,
+                Some(Err(_)) | None => {}
+            }
+        }
+        panic!("waited {PATIENCE:?} for the end of {topic}, with {offsets:?}");
     }
 
     /// Adds partitions.

@@ -1,5 +1,7 @@
 //! What is in a topic beside values: keys, times, headers, records without a value, and what no reader sees.
 
+use std::time::Duration;
+
 use headwater_tests::worker::Project;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::FutureRecord;
@@ -116,6 +118,39 @@ pub(crate) fn what_holds_nothing_is_caught_up_with(cluster: &mut Cluster) {
     project.ok(&["ingest", "--until-caught-up"]);
     let (values, _) = features(&project, FEATURES);
     assert_eq!(values[2], json!([2, null, null]), "it stands behind a record and a marker");
+}
+
+pub(crate) fn what_compaction_has_left_is_caught_up_with(cluster: &mut Cluster) {
+    let topic = cluster.compacted_topic();
+    let stopped = project(cluster, &topic);
+    // Each one later than the last, which it supersedes.
+    let event = |number: usize| {
+        let time = format!("2021-04-12T10:{:02}:{:02}Z", number / 60, number % 60);
+        format!(r#"{{"driver_id": 1, "event_timestamp": "{time}"}}"#)
+    };
+    let put = |number| cluster.put(FutureRecord::<str, String>::to(&topic).key("one").payload(&event(number)));
+    put(0);
+    stopped.ok(&["ingest", "--until-caught-up"]);
+    // A segment is closed by the next record after its time, and only closed ones are compacted.
+    let mut sent = 1;
+    while cluster.offsets(&topic).first() == Some(&0) {
+        assert!(sent < 400, "nothing was compacted in {sent} records");
+        for _ in 0..20 {
+            put(sent);
+            sent += 1;
+            std::thread::sleep(Duration::from_millis(150));
+        }
+    }
+    // And behind the gaps, at the end, what no reader sees.
+    cluster.abort(FutureRecord::<str, String>::to(&topic).partition(0).key("one").payload(&event(sent)));
+    let left = cluster.offsets(&topic);
+    assert!(left.len() < sent, "{left:?} of {sent} records");
+    // One that stopped behind a record that has gone, and one that begins.
+    for project in [stopped, project(cluster, &topic)] {
+        project.ok(&["ingest", "--until-caught-up"]);
+        let (values, _) = features(&project, FEATURES);
+        assert_eq!(values[2], json!([sent - 1, null, null]), "of {left:?}");
+    }
 }
 
 pub(crate) fn what_was_not_kept_is_caught_up_with_and_told(cluster: &mut Cluster) {
