@@ -180,6 +180,51 @@ async fn a_shard_is_asked_five_times_a_second_at_the_most_however_far_behind_it_
     }
 }
 
+#[tokio::test]
+async fn two_megabytes_a_second_are_taken_of_a_shard_at_the_most() {
+    // When records were asked for, when the answer was ready, and how many there were.
+    let asked: Arc<Mutex<Vec<(Instant, Instant, u32)>>> = Arc::default();
+    let shared = Arc::clone(&asked);
+    let server = Server::start(options(), move |app| {
+        before(app, move |call, next| {
+            let asked = Arc::clone(&shared);
+            Box::pin(async move {
+                let reads = call.operation == "GetRecords";
+                let arrived = Instant::now();
+                let response = call.pass(next).await;
+                if !reads {
+                    return response;
+                }
+                match body_of(response).await {
+                    Ok(body) => {
+                        let records = body["Records"].as_array().unwrap().len();
+                        asked.lock().unwrap().push((arrived, Instant::now(), records.try_into().unwrap()));
+                        answer(&body)
+                    }
+                    Err(refused) => refused,
+                }
+            })
+        })
+    });
+    let stream = with_large_records(&server, 6).await;
+    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
+    // Room for far more than there is: nothing but the limit holds it up.
+    job.buffer_bytes = 64 << 20;
+    job.live(6, usize::MAX).await.unwrap();
+    has_large_records(&job, 6);
+    let asked = asked.lock().unwrap();
+    let mut paid = 0_u32;
+    for calls in asked.windows(2) {
+        let [(_, answered, records), (arrived, ..)] = calls else { panic!("{calls:?}") };
+        // A megabyte each. The next call is sent when that is paid for, however late it then arrives.
+        let due = Duration::from_millis(500) * *records;
+        let passed = arrived.duration_since(*answered);
+        assert!(passed + Duration::from_millis(10) >= due, "{passed:?} after {records} records: {asked:?}");
+        paid += *records;
+    }
+    assert!(paid >= 3, "too little to see it: {asked:?}");
+}
+
 /// Whether a sequence number is not greater than another.
 fn up_to(number: &Value, last: &str) -> bool {
     let number = number.as_str().unwrap();
