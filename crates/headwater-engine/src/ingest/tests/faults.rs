@@ -289,9 +289,10 @@ async fn a_job_that_has_finished_says_of_no_trouble() {
     world.stream.script.lock().unwrap().fail_once_in = 1;
     world.stream.more.notify_one();
     world.until("it fails", || async { job.status().retrying.is_some() }).await;
-    let mut script = world.stream.script.lock().unwrap();
-    (script.follow, script.fail_once_in) = (false, 0);
-    drop(script);
+    {
+        let mut script = world.stream.script.lock().unwrap();
+        (script.follow, script.fail_once_in) = (false, 0);
+    }
     job.wait().await.unwrap();
     assert_eq!(job.status().retrying, None);
 }

@@ -120,9 +120,10 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
     assert_eq!(log_from(&world).await, before, "what was served is served on");
     die(job).await;
     world.clock.advance(31 * SECOND);
-    let mut script = world.stream.script.lock().unwrap();
-    (script.stall_after, script.follow) = (None, false);
-    drop(script);
+    {
+        let mut script = world.stream.script.lock().unwrap();
+        (script.stall_after, script.follow) = (None, false);
+    }
     world.run().await;
     assert_eq!(log_from(&world).await, Some(30 * SECOND));
     compare(&world, &batch, &events, "caught up").await;
