@@ -86,6 +86,8 @@ pub(super) struct SplitState {
     /// The newest event time up to `judged`.
     pub(super) newest: Option<Micros>,
     pub(super) lag: Option<LagStatus>,
+    /// The source said with what it handed out last that nothing is left.
+    pub(super) at_end: bool,
     /// When the source stored the newest record up to `judged`.
     pub(super) arrived: Option<Micros>,
     /// The last records that were gone before they could be read.
@@ -153,6 +155,7 @@ impl SplitState {
             counts,
             newest,
             lag: None,
+            at_end: false,
             arrived: checkpoint.and_then(|checkpoint| checkpoint.arrived),
             skipped: checkpoint.and_then(|checkpoint| checkpoint.skipped.clone()),
             ended,
@@ -244,6 +247,7 @@ impl Lane {
         let batch = delivery.batch;
         let Some(state) = self.splits.get_mut(&batch.split) else { return Ok((0, None)) };
         state.lag = batch.lag.map(LagStatus::from).or(state.lag);
+        state.at_end = batch.lag.is_some_and(|lag| lag.is_zero());
         state.changed = true;
         if batch.through <= state.judged {
             return Ok((0, None));

@@ -325,8 +325,12 @@ impl StreamReader for TestReader {
                 tokio::time::sleep(Duration::from_millis(self.random.below(20) as u64)).await;
             }
             if let Some(split) = self.lost.pop_first() {
-                let through = Position::from_u64(self.next[&split] as u64);
-                return Ok(Some(StreamEvent::Batch(StreamBatch { split, through, lost: true, ..records::batch(&[]) })));
+                let next = self.next[&split];
+                let left = self.stream.splits.lock().unwrap()[&split].len() - next;
+                let (through, lag) =
+                    (Position::from_u64(next as u64), Lag { records: Some(left as u64), ..Lag::default() });
+                let batch = StreamBatch { split, through, lost: true, lag: Some(lag), ..records::batch(&[]) };
+                return Ok(Some(StreamEvent::Batch(batch)));
             }
             if let Some(split) = self.ended() {
                 return Ok(Some(StreamEvent::SplitEnded(split)));

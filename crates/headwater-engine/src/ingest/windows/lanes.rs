@@ -268,10 +268,15 @@ impl Sink {
         // Loaded once more: what epochs have is written before the checkpoints, so that only who is behind looks so.
         let epochs = self.epochs_of(view).await?;
         let Some(entry) = latest(view, &epochs) else { return Ok(()) };
-        // A worker that takes a split up may have to read again what was served before it died.
+        let own = self.lanes.get(index).map(|lane| &lane.splits);
         let caught_up = |split: &SplitId, checkpoint: &Checkpoint| {
-            let done = entry.splits.get(split).filter(|done| done.through >= checkpoint.through);
-            done.is_some_and(|done| done.caught_up || checkpoint.ended)
+            let Some(done) = entry.splits.get(split) else { return false };
+            // A worker that takes a split up may have to read again what was served before it died. What the stream has
+            // lost of that will not come: then the end is reached before the checkpoint is.
+            let own = own.and_then(|own| own.get(split));
+            let has_all = done.through >= checkpoint.through
+                || own.is_some_and(|state| state.at_end && state.judged <= done.through);
+            has_all && (done.caught_up || checkpoint.ended)
         };
         // Splits that nobody reads any more are brought up by whoever looks.
         let left = checkpoints.iter().filter(|(split, checkpoint)| !caught_up(split, checkpoint));

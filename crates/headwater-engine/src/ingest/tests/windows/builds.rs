@@ -130,6 +130,31 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_epoch_serves_though_the_stream_has_lost_what_was_served_and_not_logged() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
+    let mut world = world("lost behind", windowed(0), &batch);
+    world.options.tuning.log_interval = Duration::from_secs(3_600);
+    world.options.until_caught_up = true;
+    world.stream.script.lock().unwrap().follow = true;
+    fill(&world, &events);
+    let mut killed = world.options.clone();
+    killed.until_caught_up = false;
+    let stream = Arc::new(world.stream.clone());
+    let job = job::start_with(world.project(), "events", stream, killed).await.unwrap();
+    world.until("all is served, and not logged", || have_read(&world, 3)).await;
+    die(job).await;
+    world.clock.advance(31 * SECOND);
+    materialize(&world, 0, 30 * SECOND).await.unwrap();
+    // As a shard that was silent until retention had removed all that it held: its end lies before the checkpoint.
+    world.stream.splits.lock().unwrap().get_mut(&SplitId::from("a")).unwrap().truncate(1);
+    world.stream.script.lock().unwrap().gone = 1;
+    tokio::time::timeout(Duration::from_secs(20), world.run()).await.expect("the job finishes");
+    assert_eq!(log_from(&world).await, Some(30 * SECOND));
+    compare(&world, &batch, &[], "without them").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_epoch_serves_though_the_stream_has_lost_a_split_that_was_read() {
     let batch = [event(None, 1, 10, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("b"), 1, 51, 5.0)];
