@@ -168,6 +168,12 @@ async fn read(store: &FeatureStore, feature: &str, driver: i64) -> Value {
     json!([column["values"][0], column["statuses"][0]])
 }
 
+/// The generation that a view's next rows belong to.
+async fn generation(store: &FeatureStore, view: &str) -> String {
+    let views = store.status().await.unwrap().views;
+    views.into_iter().find(|status| status.view == view).unwrap().generation
+}
+
 async fn history(store: &FeatureStore, asked: &[(i64, Micros)]) -> Vec<Option<f64>> {
     let rows = batch(vec![
         ("driver_id", Arc::new(asked.iter().map(|row| Some(row.0)).collect::<Int64Array>()) as ArrayRef),
@@ -346,9 +352,7 @@ async fn a_reset_forward_leaves_out_of_windows_nothing_that_the_log_has() {
     ingest(&store).await;
     // A worker is killed that has published a record and not written it.
     world.append(&[(1, DAY - 8, 0.2)]);
-    let views = store.status().await.unwrap().views;
-    let generation = views.into_iter().find(|view| view.view == "counts").unwrap().generation;
-    let log = LogId { view: "counts".into(), generation };
+    let log = LogId { view: "counts".into(), generation: generation(&store, "counts").await };
     let (split, from) = (SplitId::from("0"), Position::from_u64(1));
     let range = LogRange { after: from.clone(), through: Position::from_u64(2) };
     let rows = ViewRows {
@@ -422,10 +426,7 @@ async fn windows_of_a_generation_that_no_longer_serves_are_dropped() {
     store.apply().await.unwrap();
     world.append(&[(1, DAY - 9, 0.1)]);
     ingest(&store).await;
-    let generation = async || {
-        let views = store.status().await.unwrap().views;
-        views.into_iter().find(|view| view.view == "counts").unwrap().generation
-    };
+    let generation = async || generation(&store, "counts").await;
     let left = async |generation: &str| {
         let tables = world.online.tables().await.unwrap();
         let epochs = epoch::load(world.online.as_ref(), "dropped", "counts", generation).await.unwrap();

@@ -71,22 +71,7 @@ async fn a_view_that_is_given_aggregations_counts_what_it_has_read_before() {
 async fn an_epoch_that_is_built_without_a_job_waits_for_what_a_killed_one_has_not_logged() {
     let batch = [event(None, 1, 10, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
-    let mut world = world("killed", windowed(0), &batch);
-    world.options.tuning.log_interval = Duration::from_secs(3_600);
-    world.stream.script.lock().unwrap().follow = true;
-    fill(&world, &events);
-    let job = world.start().await;
-    world
-        .until("all is served, and not logged", || async {
-            let view = &world.views[0];
-            let checkpoints = load_checkpoints(world.online.as_ref(), "test", view).await.unwrap();
-            checkpoints.values().any(|checkpoint| checkpoint.through.to_u64() == Some(3))
-        })
-        .await;
-    die(job).await;
-    world.clock.advance(31 * SECOND);
-    assert_eq!(world.log().await.len(), 0);
-
+    let world = served_and_not_logged("killed", &batch, &events).await;
     let before = log_from(&world).await;
     let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
     assert!(done.note.unwrap().contains("serve as soon as a job has caught up"));
@@ -101,15 +86,7 @@ async fn an_epoch_that_is_built_without_a_job_waits_for_what_a_killed_one_has_no
 async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
     let batch = [event(None, 1, 10, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
-    let mut world = world("served again", windowed(0), &batch);
-    world.options.tuning.log_interval = Duration::from_secs(3_600);
-    world.stream.script.lock().unwrap().follow = true;
-    fill(&world, &events);
-    let job = world.start().await;
-    world.until("all is served, and not logged", || have_read(&world, 3)).await;
-    die(job).await;
-    world.clock.advance(31 * SECOND);
-    assert_eq!(world.log().await.len(), 0);
+    let world = served_and_not_logged("served again", &batch, &events).await;
     let before = log_from(&world).await;
     materialize(&world, 0, 30 * SECOND).await.unwrap();
 
@@ -133,22 +110,12 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
 async fn an_epoch_serves_though_the_stream_has_lost_what_was_served_and_not_logged() {
     let batch = [event(None, 1, 10, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
-    let mut world = world("lost behind", windowed(0), &batch);
-    world.options.tuning.log_interval = Duration::from_secs(3_600);
-    world.options.until_caught_up = true;
-    world.stream.script.lock().unwrap().follow = true;
-    fill(&world, &events);
-    let mut killed = world.options.clone();
-    killed.until_caught_up = false;
-    let stream = Arc::new(world.stream.clone());
-    let job = job::start_with(world.project(), "events", stream, killed).await.unwrap();
-    world.until("all is served, and not logged", || have_read(&world, 3)).await;
-    die(job).await;
-    world.clock.advance(31 * SECOND);
+    let mut world = served_and_not_logged("lost behind", &batch, &events).await;
     materialize(&world, 0, 30 * SECOND).await.unwrap();
     // As a shard that was silent until retention had removed all that it held: its end lies before the checkpoint.
     world.stream.splits.lock().unwrap().get_mut(&SplitId::from("a")).unwrap().truncate(1);
     world.stream.script.lock().unwrap().gone = 1;
+    world.options.until_caught_up = true;
     tokio::time::timeout(Duration::from_secs(20), world.run()).await.expect("the job finishes");
     assert_eq!(log_from(&world).await, Some(30 * SECOND));
     compare(&world, &batch, &[], "without them").await;
@@ -180,14 +147,7 @@ async fn an_epoch_serves_though_the_stream_has_lost_a_split_that_was_read() {
 #[tokio::test(start_paused = true)]
 async fn an_epoch_that_is_built_without_a_job_does_not_wait_for_what_is_lost() {
     let batch = [event(None, 1, 10, 1.0)];
-    let mut world = world("lost unlogged", windowed(0), &batch);
-    world.options.tuning.log_interval = Duration::from_secs(3_600);
-    world.stream.script.lock().unwrap().follow = true;
-    fill(&world, &[event(Some("a"), 1, 40, 4.0)]);
-    let job = world.start().await;
-    world.until("it is served", || have_read(&world, 1)).await;
-    die(job).await;
-    world.clock.advance(31 * SECOND);
+    let world = served_and_not_logged("lost unlogged", &batch, &[event(Some("a"), 1, 40, 4.0)]).await;
     world.stream.splits.lock().unwrap().clear();
     let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
     assert_eq!((done.note, log_from(&world).await), (None, Some(30 * SECOND)));
@@ -342,6 +302,20 @@ async fn a_split_that_comes_beside_a_new_epoch_costs_the_others_nothing() {
 /// Starts a job on a stream whose splits are shared.
 async fn share(world: &World, stream: &MemoryStreamSource) -> JobHandle {
     job::start_with(world.project(), "events", Arc::new(stream.clone()), world.options.clone()).await.unwrap()
+}
+
+/// A world whose job was killed when all these events of one split were served, and none was logged.
+async fn served_and_not_logged(name: &str, batch: &[Event], events: &[Event]) -> World {
+    let mut world = world(name, windowed(0), batch);
+    world.options.tuning.log_interval = Duration::from_secs(3_600);
+    world.stream.script.lock().unwrap().follow = true;
+    fill(&world, events);
+    let job = world.start().await;
+    world.until("all is served, and not logged", || have_read(&world, events.len() as u64)).await;
+    die(job).await;
+    world.clock.advance(31 * SECOND);
+    assert_eq!(world.log().await.len(), 0);
+    world
 }
 
 /// Kills a job. Its tasks are told to end, and do so when it is their turn.
