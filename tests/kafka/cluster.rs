@@ -202,8 +202,10 @@ impl Sender {
     ) -> Self {
         let deliveries = Arc::new(Deliveries::default());
         let mut config = client(&cluster.kafka);
-        // Once each, whatever brokers do meanwhile: what is counted in the end is what was sent.
-        config.set("enable.idempotence", "true").set("linger.ms", "5").set("message.timeout.ms", "120000");
+        // Once each, whatever brokers do meanwhile, and in a partition that was just made: what is counted in the end is what
+        // was sent.
+        config.set("enable.idempotence", "true").set("max.in.flight.requests.per.connection", "1");
+        config.set("linger.ms", "5").set("message.timeout.ms", "120000");
         let producer: BaseProducer<Counting> = config.create_with_context(Counting(Arc::clone(&deliveries))).unwrap();
         let (enough, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let (stop, count, topic) = (Arc::clone(&enough), Arc::clone(&sent), topic.to_owned());

@@ -59,8 +59,10 @@ impl KafkaProducer {
                         Err((_, code)) => return Err(kafka(KafkaError::AdminOp(code), "make the topic")),
                     }
                 }
-                // In order and without loss, also when the client has to try again.
-                client.set("enable.idempotence", "true").set("linger.ms", "5");
+                // In order and without loss, also when the client has to try again. One request at a time: a partition that
+                // is so new that it refuses the first one takes the second, and then the first one for a repetition.
+                client.set("enable.idempotence", "true").set("max.in.flight.requests.per.connection", "1");
+                client.set("linger.ms", "5");
                 client.create().map_err(|error| kafka(error, "make a producer"))
             })
             .await

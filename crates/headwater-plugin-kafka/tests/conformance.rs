@@ -76,8 +76,9 @@ impl Kafka {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &bootstrap_servers).set("linger.ms", "0");
         // A record that is sent again keeps its place and comes once. One request in flight is not enough for that: the
-        // next one may stand behind it already, and takes its place when it fails.
-        client.set("enable.idempotence", "true");
+        // next one may stand behind it already, and takes its place when it fails. Nor is idempotence: a partition that
+        // is so new that it refuses the first request takes the second one, and then the first one for a repetition.
+        client.set("enable.idempotence", "true").set("max.in.flight.requests.per.connection", "1");
         let (admin, producer) = (client.create().expect("an admin client"), client.create().expect("a producer"));
         Self { bootstrap_servers, admin, producer, mock, run: std::process::id(), topics: AtomicU64::new(0) }
     }

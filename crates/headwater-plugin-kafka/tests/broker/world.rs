@@ -103,8 +103,10 @@ impl Broker {
 
     /// Appends these values to a partition.
     pub(crate) async fn produce(&self, topic: &str, partition: i32, values: &[String]) -> Outcome {
-        // A record that is sent again keeps its place, and comes once.
-        let producer: FutureProducer = self.client().set("enable.idempotence", "true").create()?;
+        // A record that is sent again keeps its place, and comes once; in a partition that was just made as well.
+        let mut client = self.client();
+        client.set("enable.idempotence", "true").set("max.in.flight.requests.per.connection", "1");
+        let producer: FutureProducer = client.create()?;
         let mut sent = Vec::new();
         for value in values {
             let record = FutureRecord::<(), String>::to(topic).partition(partition).payload(value);
