@@ -27,6 +27,12 @@ pub(crate) enum Outcome {
     NotRun(String),
 }
 
+/// How many lines of what a failed test said are said again at the end.
+const MAX_LINES_OF_TEST: usize = 20;
+
+/// How many lines all of that may take: a log that is cut to its last two hundred still has to hold the summary.
+const MAX_LINES_OF_ALL: usize = 100;
+
 /// Counts of tests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Tests {
@@ -38,6 +44,16 @@ pub(crate) struct Tests {
     pub(crate) ignored: usize,
     /// Those that lack something on this machine.
     pub(crate) not_run: Vec<String>,
+    /// What those that failed said.
+    pub(crate) said: Vec<Said>,
+}
+
+/// What a failed test said.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Said {
+    test: String,
+    /// Without those that are empty, for which there is no room.
+    lines: Vec<String>,
 }
 
 impl AddAssign for Tests {
@@ -46,6 +62,7 @@ impl AddAssign for Tests {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.not_run.extend(other.not_run);
+        self.said.extend(other.said);
     }
 }
 
@@ -58,7 +75,7 @@ impl Tests {
             before.rsplit(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
         };
         let (passed, failed, ignored) = (count("passed")?, count("failed")?, count("ignored")?);
-        Some(Self { passed, failed, ignored, not_run: Vec::new() })
+        Some(Self { passed, failed, ignored, ..Self::default() })
     }
 
     /// Reads the line of a test that names what it needs as its kind and was ignored for want of it:
@@ -67,6 +84,34 @@ impl Tests {
         let (needs, rest) = line.strip_prefix("test [needs ")?.split_once(']')?;
         let (name, result) = rest.split_once(" ... ")?;
         result.starts_with("ignored").then(|| format!("{} needs {needs}", name.trim()))
+    }
+}
+
+/// What failed tests said, read line by line: libtest and libtest-mimic print it when all tests of a binary have run.
+#[derive(Default)]
+struct Failures {
+    said: Vec<Said>,
+    /// Whether what is read now was said by failed tests.
+    open: bool,
+}
+
+impl Failures {
+    fn read(&mut self, line: &str) {
+        if line == "failures:" {
+            // Printed above what they said, and again above the list of their names, which says nothing new.
+            self.open = !self.open;
+        } else if line.starts_with("test result: ") {
+            // Whatever a test printed, the next binary starts anew.
+            self.open = false;
+        } else if self.open && !line.is_empty() {
+            if let Some(name) = line.strip_prefix("---- ").and_then(|rest| rest.strip_suffix(" ----")) {
+                // libtest names the stream too.
+                let test = name.strip_suffix(" stdout").unwrap_or(name).to_owned();
+                self.said.push(Said { test, lines: Vec::new() });
+            } else if let Some(said) = self.said.last_mut() {
+                said.lines.push(line.to_owned());
+            }
+        }
     }
 }
 
@@ -152,6 +197,7 @@ impl Context {
             Err(error) => return Outcome::Failed(format!("`{shown}` did not start: {error}"), tests),
         };
         if let Some(output) = child.stdout.take() {
+            let mut failures = Failures::default();
             for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
                 let line = String::from_utf8_lossy(&line);
                 println!("{line}");
@@ -159,7 +205,9 @@ impl Context {
                     tests += counts;
                 }
                 tests.not_run.extend(Tests::parse_lacking(line.trim()));
+                failures.read(line.trim_end());
             }
+            tests.said = failures.said;
         }
         match child.wait() {
             Ok(status) if status.success() && tests.failed == 0 => Outcome::Passed(tests),
@@ -229,8 +277,35 @@ pub(crate) fn some_ran(outcome: Outcome, name: &str) -> Outcome {
     }
 }
 
-/// Prints what ran, with durations and counts, then what did not, then the sum as `N passed, N failed`. A step that is
-/// no run of tests counts as one. Says whether all is well: nothing failed and, if `strict`, nothing was left out.
+/// What failed tests said, in short: they said it where they ran, and of a long log the end may be all that is kept.
+fn said_again(ran: &[Ran]) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut left_out = 0;
+    for Ran { name, outcome, .. } in ran {
+        let Outcome::Failed(_, tests) = outcome else { continue };
+        for said in &tests.said {
+            let mut block = vec![format!("{name}: {} said", said.test)];
+            block.extend(said.lines.iter().take(MAX_LINES_OF_TEST).map(|line| format!("  {line}")));
+            if said.lines.len() > MAX_LINES_OF_TEST {
+                block.push(format!("  lines left out: {}", said.lines.len() - MAX_LINES_OF_TEST));
+            }
+            // Fewer, as one line more may have to say what is left out.
+            if lines.len() + block.len() < MAX_LINES_OF_ALL {
+                lines.extend(block);
+            } else {
+                left_out += 1;
+            }
+        }
+    }
+    if left_out > 0 {
+        lines.push(format!("failed tests left out: {left_out}"));
+    }
+    lines
+}
+
+/// Prints what ran, with durations and counts, then what failed tests said and why steps failed, then what did not run,
+/// then the sum as `N passed, N failed`. A step that is no run of tests counts as one. Says whether all is well: nothing
+/// failed and, if `strict`, nothing was left out.
 pub(crate) fn report(ran: &[Ran], left_out: &[&str], strict: bool) -> bool {
     println!("\n==> summary");
     let mut sum = Tests::default();
@@ -255,6 +330,9 @@ pub(crate) fn report(ran: &[Ran], left_out: &[&str], strict: bool) -> bool {
         let seconds = took.as_secs_f64();
         println!("{name:<18} {word:<7} {seconds:>7.1} s  {passed} passed, {failed} failed, {ignored} not applicable");
         sum += tests;
+    }
+    for line in said_again(ran) {
+        println!("{line}");
     }
     for Ran { name, outcome, .. } in ran {
         if let Outcome::Failed(why, _) = outcome {
@@ -301,6 +379,99 @@ mod tests {
         let tests = Tests { passed: 1, ignored: 1, not_run: vec!["flights".into()], ..Tests::default() };
         assert!(report(&[ran(Outcome::Passed(tests.clone()))], &[], false));
         assert!(!report(&[ran(Outcome::Passed(tests))], &[], true));
+    }
+
+    fn said(test: &str, lines: &[&str]) -> Said {
+        Said { test: test.into(), lines: lines.iter().map(|line| (*line).to_owned()).collect() }
+    }
+
+    fn read(output: &[&str]) -> Vec<Said> {
+        let mut failures = Failures::default();
+        output.iter().for_each(|line| failures.read(line));
+        failures.said
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_read_from_libtest() {
+        let output = [
+            "running 3 tests",
+            "test tests::good ... ok",
+            "test tests::unequal ... FAILED",
+            "test tests::error ... FAILED",
+            "",
+            "failures:",
+            "",
+            "---- tests::unequal stdout ----",
+            "",
+            "thread 'tests::unequal' (7) panicked at src/lib.rs:7:9:",
+            "assertion `left == right` failed",
+            "  left: 1",
+            " right: 2",
+            "",
+            "---- tests::error stdout ----",
+            "Error: \"why\"",
+            "",
+            "",
+            "failures:",
+            "    tests::error",
+            "    tests::unequal",
+            "",
+            "test result: FAILED. 1 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "",
+            "running 1 test",
+            "test tests::next ... ok",
+        ];
+        let unequal = [
+            "thread 'tests::unequal' (7) panicked at src/lib.rs:7:9:",
+            "assertion `left == right` failed",
+            "  left: 1",
+            " right: 2",
+        ];
+        assert_eq!(read(&output), [said("tests::unequal", &unequal), said("tests::error", &["Error: \"why\""])]);
+    }
+
+    #[test]
+    fn what_failed_tests_said_is_read_from_libtest_mimic() {
+        let output = [
+            "running 2 tests",
+            "test [needs python3] flights ... FAILED",
+            "test                 silent  ... FAILED",
+            "",
+            "failures:",
+            "",
+            "---- flights ----",
+            "2 rows differ",
+            "",
+            "  the first: 1",
+            "",
+            "---- silent ----",
+            "",
+            "",
+            "failures:",
+            "    flights",
+            "    silent",
+            "",
+            "test result: FAILED. 0 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "",
+        ];
+        assert_eq!(read(&output), [said("flights", &["2 rows differ", "  the first: 1"]), said("silent", &[])]);
+    }
+
+    #[test]
+    fn what_is_said_again_is_bounded_and_tells_what_it_leaves_out() {
+        let failed = |said| ran(Outcome::Failed("why".into(), Tests { failed: 1, said, ..Tests::default() }));
+        let again = said_again(&[failed(vec![said("full", &["word"; 20]), said("long", &["word"; 23])])]);
+        let mut expected = vec!["step: full said"];
+        expected.extend(["  word"; 20]);
+        expected.push("step: long said");
+        expected.extend(["  word"; 20]);
+        expected.push("  lines left out: 3");
+        assert_eq!(again, expected);
+
+        // Four of the long ones fit, and a short one of a later step.
+        let again = said_again(&[failed(vec![said("long", &["word"; 23]); 9]), failed(vec![said("short", &["word"])])]);
+        assert_eq!(again.len(), 4 * 22 + 2 + 1);
+        assert_eq!(again.last().map(String::as_str), Some("failed tests left out: 5"));
     }
 
     fn ran(outcome: Outcome) -> Ran {
