@@ -13,7 +13,7 @@ use crate::ingest::windows::{Build, Calls, LogFrom, are_gone, catch_up_here, loa
 use crate::ingest::{self, Checkpoint, JobState, Tuning};
 use crate::project::Project;
 use crate::view::View;
-use crate::windows::epoch::{BuildProgress, Epoch};
+use crate::windows::epoch::{self, BuildProgress, Epoch};
 
 /// How long a command waits for jobs that get no further before it leaves the rest to them.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -213,8 +213,11 @@ async fn log_has_all(project: &Project, view: &View) -> Result<bool> {
     let ends = project.offline.ends(&view.log()).await?;
     let (online, name) = (project.online.as_ref(), &project.definitions.project);
     let checkpoints = ingest::load_checkpoints(online, name, view).await?;
+    // A job that is killed has written more than its last checkpoint says.
+    let written = epoch::written(online, name, &view.name, &load(project, view).await?).await?;
     let lacks = |(split, checkpoint): &(SplitId, Checkpoint)| {
-        ends.get(split).map_or(&Position::START, |end| &end.through) < &checkpoint.through
+        let end = ends.get(split).map_or(Position::START, |end| end.through.clone());
+        end < checkpoint.through || written.get(split).is_some_and(|written| end < *written)
     };
     let lacking = checkpoints.into_iter().filter(lacks).map(|(split, _)| split).collect::<Vec<_>>();
     let Some(input) = view.stream.as_ref().filter(|_| !lacking.is_empty()) else { return Ok(lacking.is_empty()) };

@@ -16,7 +16,7 @@ use crate::ingest::lane::Piece;
 use crate::ingest::retry::retry;
 use crate::ingest::sink::{Cut, Sink};
 use crate::view::View;
-use crate::windows::epoch::{EpochEntry, EpochState, Epochs, SplitProgress};
+use crate::windows::epoch::{self, EpochEntry, EpochState, Epochs, SplitProgress};
 
 /// How long a replaced epoch stays for workers that do not know yet.
 const GRACE: Micros = 10_000_000;
@@ -27,8 +27,21 @@ const LIST_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct WindowLane {
     epochs: Vec<Live>,
+    served: Served,
     /// When the stream was last asked which splits it has.
     listed: Option<Instant>,
+}
+
+/// Up to where the epoch that serves had splits when this worker took them over. Whoever had them before may have been
+/// killed, and written more than its checkpoints say.
+#[derive(Debug, Default)]
+pub(super) struct Served(BTreeMap<SplitId, Position>);
+
+impl Served {
+    /// Whether an epoch that has a split up to `through` has all of it that was served then.
+    pub(super) fn is_within(&self, split: &SplitId, through: &Position) -> bool {
+        self.0.get(split).is_none_or(|served| served <= through)
+    }
 }
 
 /// An epoch that is written to.
@@ -59,10 +72,11 @@ impl WindowLane {
         Ok(retries)
     }
 
-    /// What is to be written of what was taken.
+    /// What is to be written of what was taken, in this order: the epoch that serves is never ahead of one that has caught
+    /// up with it.
     pub(in crate::ingest) async fn changed(&mut self) -> Result<Vec<Changed>> {
         let mut changed = Vec::new();
-        for live in &mut self.epochs {
+        for live in self.epochs.iter_mut().rev() {
             changed.extend(live.writer.changed().await?);
         }
         Ok(changed)
@@ -88,6 +102,7 @@ impl WindowLane {
             live.writer.forget(splits);
             live.bases.retain(|split, _| !splits.contains(split));
         }
+        self.served.0.retain(|split, _| !splits.contains(split));
     }
 
     fn knows(&self, entry: &EpochEntry) -> bool {
@@ -146,7 +161,11 @@ impl Sink {
         }
         self.revise(index, &view, &epochs, true)?;
         let (project, calls) = (Arc::clone(&self.project), self.calls());
+        let (online, name) = (project.online.as_ref(), &project.definitions.project);
+        let written = || epoch::written(online, name, &view.name, &epochs);
+        let written = retry("online store", self.tuning.pauses(), &self.board, written).await?.0;
         let Some(windows) = self.lanes.get_mut(index).and_then(|lane| lane.windows.as_mut()) else { return Ok(lowest) };
+        windows.served.0.extend(written.into_iter().filter(|(split, _)| splits.contains_key(split)));
         for live in &mut windows.epochs {
             let known = epochs.entry(&live.writer.epoch.id).map(|entry| &entry.splits);
             let mut ranges = Ranges::new();
@@ -157,7 +176,8 @@ impl Sink {
                 let after = if view.offline { base.clone() } else { resume.clone().max(base.clone()) };
                 let through = base.max(resume.clone());
                 let mut now = SplitProgress { through: through.clone(), newest: None, caught_up: true };
-                match done.filter(|done| done.through == through && done.caught_up) {
+                let caught_up = windows.served.is_within(split, &through);
+                match done.filter(|done| done.through == through && done.caught_up >= caught_up) {
                     Some(done) => now.newest = done.newest,
                     // A split that has nothing new has caught up, too.
                     None => drop(ranges.insert(split.clone(), (after, through.clone()))),
@@ -168,7 +188,7 @@ impl Sink {
                     *least = now;
                 }
             }
-            catch_up(&project, &calls, &mut live.writer, &view, ranges, true).await?;
+            catch_up(&project, &calls, &mut live.writer, &view, ranges, Some(&windows.served)).await?;
         }
         Ok(lowest)
     }
@@ -250,7 +270,7 @@ impl Sink {
                     state.stored = state.judged.clone();
                 }
             }
-            catch_up(&project, &calls, &mut live.writer, view, ranges, true).await?;
+            catch_up(&project, &calls, &mut live.writer, view, ranges, Some(&windows.served)).await?;
             tracing::info!(view = view.name, epoch = live.writer.epoch.id, "takes part in a new epoch");
         }
         Ok(())
@@ -268,15 +288,18 @@ impl Sink {
         // Loaded once more: what epochs have is written before the checkpoints, so that only who is behind looks so.
         let epochs = self.epochs_of(view).await?;
         let Some(entry) = latest(view, &epochs) else { return Ok(()) };
-        let own = self.lanes.get(index).map(|lane| &lane.splits);
+        let lane = self.lanes.get(index);
+        let takes_part = lane.and_then(|lane| lane.windows.as_ref()).is_some_and(|windows| windows.knows(entry));
+        let own = lane.filter(|_| takes_part).map(|lane| &lane.splits);
         let caught_up = |split: &SplitId, checkpoint: &Checkpoint| {
             let Some(done) = entry.splits.get(split) else { return false };
-            // A worker that takes a split up may have to read again what was served before it died. What the stream has
-            // lost of that will not come: then the end is reached before the checkpoint is.
+            if done.through >= checkpoint.through && (done.caught_up || checkpoint.ended) {
+                return true;
+            }
+            // This worker may have to read again what was served before. What the stream has lost of that will not come:
+            // its end is reached before then.
             let own = own.and_then(|own| own.get(split));
-            let has_all = done.through >= checkpoint.through
-                || own.is_some_and(|state| state.at_end && state.judged <= done.through);
-            has_all && (done.caught_up || checkpoint.ended)
+            own.is_some_and(|state| state.at_end && state.judged <= done.through)
         };
         // Splits that nobody reads any more are brought up by whoever looks.
         let left = checkpoints.iter().filter(|(split, checkpoint)| !caught_up(split, checkpoint));
@@ -329,11 +352,13 @@ impl Sink {
         let (online, name) = (project.online.as_ref(), &project.definitions.project);
         for index in self.windowed() {
             let Some(lane) = self.lanes.get(index) else { continue };
-            for live in lane.windows.iter().flat_map(|windows| &windows.epochs) {
+            let Some(windows) = &lane.windows else { continue };
+            for live in &windows.epochs {
                 let of_epoch = |cut: &&Cut| cut.lane == index && live.bases.contains_key(&cut.split);
                 let done = cut.iter().filter(of_epoch).map(|Cut { split, checkpoint, .. }| {
                     let (through, newest) = (checkpoint.through.clone(), checkpoint.newest);
-                    (split.clone(), SplitProgress { through, newest, caught_up: true })
+                    let caught_up = windows.served.is_within(split, &through);
+                    (split.clone(), SplitProgress { through, newest, caught_up })
                 });
                 let done = done.collect::<Vec<_>>();
                 let write = || live.writer.epoch.write_progress(online, name, &lane.view.name, done.clone());

@@ -16,7 +16,7 @@ use super::cache::Cache;
 use crate::ingest::blocking;
 use crate::rows::KeyColumns;
 use crate::view::{View, ViewRows};
-use crate::windows::epoch::{Epoch, push_split, table};
+use crate::windows::epoch::{Epoch, is_window_row, push_split, table, written_row};
 use crate::windows::{Layout, State};
 
 /// Fewer rows are not worth a hop to another thread.
@@ -187,8 +187,12 @@ impl Writer {
         let mut caches = std::mem::take(&mut self.caches);
         let encode = move || {
             let mut rows = Vec::with_capacity(count);
-            for cache in caches.values_mut() {
+            for (split, cache) in &mut caches {
+                let mut through = Position::START;
                 cache.take_changed(number, |slot| {
+                    if *slot.state.position() > through {
+                        through = slot.state.position().clone();
+                    }
                     rows.push(OnlineRow {
                         key: slot.key.clone(),
                         version: Bytes::copy_from_slice(slot.state.position().as_bytes()),
@@ -196,8 +200,11 @@ impl Writer {
                         expiry: expiry(&layout, &slot.state),
                     });
                 });
+                rows.extend(
+                    split.as_ref().filter(|_| through > Position::START).map(|split| written_row(split, &through)),
+                );
             }
-            // Neighbours in the store go with one call.
+            // Neighbours in the store go with one call, and what says how far they are with the first.
             rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
             Ok((caches, rows))
         };
@@ -227,7 +234,7 @@ impl Writer {
     /// The store's.
     pub(crate) async fn flush(&mut self, calls: &Calls) -> Result<u64> {
         let Some(changed) = self.changed().await? else { return Ok(0) };
-        let (rows, number) = (changed.rows.len() as u64, changed.number);
+        let (rows, number) = (changed.rows.iter().filter(|row| is_window_row(row)).count() as u64, changed.number);
         changed.put(calls).await?;
         self.landed(number);
         Ok(rows)

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use headwater_core::Position;
 use headwater_core::memory::MemoryStreamSource;
 
 use super::*;
 use crate::ingest::windows::{Build, Calls, LogFrom, are_gone};
 use crate::ingest::{JobHandle, Tuning, job, load_checkpoints, replay_dead_letters};
-use crate::windows::epoch::Epoch;
+use crate::windows::epoch::{self, Epoch};
 
 /// Builds an epoch and leaves it there, as one does that is killed then.
 pub(super) async fn build(world: &World, end: i64) -> Epoch {
@@ -93,6 +94,48 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
     // The broker is slow: nothing is read again yet.
     world.stream.script.lock().unwrap().stall_after = Some(0);
     let job = world.start().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(log_from(&world).await, before, "what was served is served on");
+    die(job).await;
+    world.clock.advance(31 * SECOND);
+    {
+        let mut script = world.stream.script.lock().unwrap();
+        (script.stall_after, script.follow) = (None, false);
+    }
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(30 * SECOND));
+    compare(&world, &batch, &events, "caught up").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_no_checkpoint_speaks_of() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
+    let mut world = world("not saved", windowed(0), &batch);
+    let tuning = world.options.tuning;
+    world.options.tuning.sync_interval = Duration::from_secs(3_600);
+    world.stream.script.lock().unwrap().follow = true;
+    fill(&world, &events);
+    let job = world.start().await;
+    let served = || async {
+        let epochs = epochs(&world).await;
+        let written = epoch::written(world.online.as_ref(), "test", "values", &epochs).await.unwrap();
+        written.get(&SplitId::from("a")).and_then(Position::to_u64) == Some(3)
+    };
+    world.until("all is served", served).await;
+    die(job).await;
+    world.clock.advance(31 * SECOND);
+    assert!(!have_read(&world, 1).await, "a checkpoint speaks of it");
+    let before = log_from(&world).await;
+    let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
+    assert!(done.note.unwrap().contains("serve as soon as a job has caught up"));
+    assert_eq!(log_from(&world).await, before, "what was served is served on");
+
+    // The broker is slow: two of three are read again so far, and the log and the checkpoints say so.
+    world.options.tuning = Tuning { batch_records: 1, ..tuning };
+    world.stream.script.lock().unwrap().stall_after = Some(2);
+    let job = world.start().await;
+    world.until("two are read again", || have_read(&world, 2)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(log_from(&world).await, before, "what was served is served on");
     die(job).await;
