@@ -1,5 +1,6 @@
 //! Window rows of one split in memory.
 
+use std::collections::VecDeque;
 use std::hash::{Hash, Hasher};
 
 use bytes::Bytes;
@@ -42,7 +43,11 @@ pub(super) struct Cache {
     /// What rows take that the store does not have: nothing of it can be let go of.
     pinned: usize,
     landed: u64,
-    changed: usize,
+    /// The places that have changed since they were last given away. A write costs what has changed, however many rows
+    /// there are.
+    changed: Vec<usize>,
+    /// The places that were given away with each write that has not landed.
+    given: VecDeque<(u64, Vec<usize>)>,
     turn: u64,
     hand: usize,
 }
@@ -113,24 +118,26 @@ impl Cache {
             slot.bytes = bytes;
             if slot.last.is_some() && !slot.changed {
                 slot.changed = true;
-                self.changed += 1;
+                self.changed.push(place);
             }
         }
     }
 
     /// How many rows have changed since they were last given away.
     pub(super) fn changed(&self) -> usize {
-        self.changed
+        self.changed.len()
     }
 
     /// Gives away the rows that have changed, to be written with the write of this number.
     pub(super) fn take_changed(&mut self, number: u64, mut give: impl FnMut(&Slot)) {
-        for slot in self.slots.iter_mut().filter(|slot| slot.changed) {
+        let changed = std::mem::take(&mut self.changed);
+        for place in &changed {
+            let Some(slot) = self.slots.get_mut(*place) else { continue };
             slot.changed = false;
             slot.write = number;
             give(slot);
         }
-        self.changed = 0;
+        self.given.push_back((number, changed));
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -145,8 +152,12 @@ impl Cache {
     /// The store has what was given away up to this write.
     pub(super) fn landed(&mut self, number: u64) {
         self.landed = number;
-        let pinned = self.slots.iter().filter(|slot| slot.changed || slot.write > number);
-        self.pinned = pinned.map(|slot| slot.bytes).sum();
+        while let Some((write, places)) = self.given.pop_front_if(|(write, _)| *write <= number) {
+            let landed = places.into_iter().filter_map(|place| self.slots.get(place));
+            // Not those that have changed again, nor those that a later write holds.
+            let landed = landed.filter(|slot| !slot.changed && slot.write == write);
+            self.pinned = self.pinned.saturating_sub(landed.map(|slot| slot.bytes).sum());
+        }
     }
 
     /// Lets go of rows that the store has too until no more than `budget` is taken: first of those that were not asked
@@ -175,6 +186,20 @@ impl Cache {
                     }
                     _ => self.hand += 1,
                 }
+            }
+        }
+        self.find_places_again();
+    }
+
+    /// Places have moved.
+    fn find_places_again(&mut self) {
+        self.changed.clear();
+        self.given.iter_mut().for_each(|(_, places)| places.clear());
+        for (place, slot) in self.slots.iter().enumerate() {
+            if slot.changed {
+                self.changed.push(place);
+            } else if let Some((_, places)) = self.given.iter_mut().find(|(write, _)| *write == slot.write) {
+                places.push(place);
             }
         }
     }
@@ -232,7 +257,30 @@ mod tests {
         assert_eq!((given, cache.changed()), (10, 0));
         cache.shrink(0);
         assert_eq!(cache.slots.len(), 10, "their write is under way");
+        // One changes meanwhile, and is given away again.
+        let change = |cache: &mut Cache, key: u32| {
+            cache.turn();
+            let (place, _) = cache.place(&key.to_be_bytes(), false);
+            cache.slot(place).unwrap().last = Some(0);
+            cache.settle(place);
+            cache.slots[place].bytes
+        };
+        let mut pinned = change(&mut cache, 30);
+        cache.take_changed(2, |slot| assert_eq!(slot.key.as_ref(), 30_u32.to_be_bytes()));
         cache.landed(1);
+        assert_eq!(cache.pinned(), pinned, "it is in a later write");
+        // So does another, and the rest is let go of.
+        pinned += change(&mut cache, 40);
+        assert_eq!((cache.pinned(), cache.changed()), (pinned, 1));
+        cache.shrink(0);
+        assert_eq!((cache.slots.len(), cache.pinned()), (2, pinned));
+        cache.landed(2);
+        assert_eq!(
+            cache.pinned(),
+            cache.slots.iter().filter(|slot| slot.changed).map(|slot| slot.bytes).sum::<usize>()
+        );
+        cache.take_changed(3, |slot| assert_eq!(slot.key.as_ref(), 40_u32.to_be_bytes()));
+        cache.landed(3);
         assert_eq!(cache.pinned(), 0);
         cache.shrink(0);
         assert_eq!((cache.slots.len(), cache.places.len(), cache.bytes()), (0, 0, 0));
