@@ -175,7 +175,12 @@ impl Writer {
     /// Takes a cut with the next write, and has it saved when that has landed.
     async fn sync_soon(&mut self) -> Result<()> {
         self.sink.cut_is_due = true;
-        self.write().await
+        self.write().await?;
+        // A cut waits until its dead letters are published, for however long that takes. Logs do not wait with it.
+        if self.sink.syncing_cut.is_some() {
+            self.sink.start_publishing();
+        }
+        Ok(())
     }
 
     /// Does what waited for a write to land, or for what it has written to be durable.
