@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use headwater_core::definitions::{SourceKind, StreamSettings};
-use headwater_core::{Error, ErrorKind, Result, SplitId, StreamSource};
+use headwater_core::{Error, ErrorKind, Position, Result, SplitId, StreamSource};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -269,7 +269,8 @@ impl Job {
         let ahead_of = |own: &BTreeMap<SplitId, Checkpoint>| {
             let others = reached.iter().flatten();
             let ahead = others.filter(|(split, other)| own.get(split).is_none_or(|own| own.through < other.through));
-            ahead.map(|(split, _)| split.clone()).collect::<Vec<_>>()
+            let through = |split| own.get(split).map_or(Position::START, |own| own.through.clone());
+            ahead.map(|(split, _)| (split.clone(), Some(through(split)))).collect::<BTreeMap<_, _>>()
         };
         let mut kinds: [Vec<Arc<View>>; 3] = Default::default();
         let [serve, started, new] = &mut kinds;
@@ -286,7 +287,7 @@ impl Job {
             // A view that has not come as far as another, in any split, would hold it up. In splits that the stream has
             // lost it comes no further.
             let ahead = ahead_of(own);
-            let is_behind = serves && !ahead.is_empty() && !windows::are_gone(self.stream.as_ref(), &ahead).await;
+            let is_behind = serves && !ahead.is_empty() && !windows::has_no_more(self.stream.as_ref(), &ahead).await;
             let kind = match own {
                 own if own.is_empty() => &mut *new,
                 _ if serves && !is_behind && !again => &mut *serve,

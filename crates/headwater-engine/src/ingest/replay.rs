@@ -29,11 +29,17 @@ use crate::project::Project;
 use crate::rows::table_prefix;
 use crate::view::View;
 
-/// Splits of replays are called so.
-pub(super) const PREFIX: &[u8] = b"replay-";
+/// Splits of replays are called so, with the name of the run.
+const PREFIX: &str = "replay-";
 
 /// How many dead letters are fed at once.
 const CHUNK: usize = 4_096;
+
+/// Whether a split is that of a replay. A file that is read as a split may be called nearly so.
+pub(super) fn is_replay(split: &SplitId) -> bool {
+    let name = std::str::from_utf8(split.as_bytes()).ok().and_then(|name| name.strip_prefix(PREFIX));
+    name.is_some_and(|run| uuid::Uuid::try_parse(run).is_ok())
+}
 
 /// A dead letter and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -304,7 +310,7 @@ impl Run {
     }
 
     fn split(&self) -> SplitId {
-        SplitId::from(format!("replay-{}", self.id).as_str())
+        SplitId::from(format!("{PREFIX}{}", self.id).as_str())
     }
 
     /// Up to where the run is durable, if it was broken off.

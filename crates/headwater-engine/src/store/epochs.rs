@@ -1,16 +1,17 @@
 //! Materialisation of windowed views: a new epoch of their window state.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use headwater_core::{Error, ErrorKind, Micros, Position, Result, SplitId};
+use headwater_core::{Error, ErrorKind, Micros, Position, Result};
 use tokio::time::Instant;
 
 use super::batch::time_bounds;
 use super::json::format_time;
 use super::materialize::{Interval, MaterializeProgress, Materialized, Reporter};
-use crate::ingest::windows::{Build, Calls, LogFrom, are_gone, catch_up_here, load, remove_outdated};
-use crate::ingest::{self, Checkpoint, JobState, Tuning};
+use crate::ingest::windows::{Build, Calls, LogFrom, Reach, catch_up_here, has_no_more, load, remove_outdated};
+use crate::ingest::{self, JobState, Tuning};
 use crate::project::Project;
 use crate::view::View;
 use crate::windows::epoch::{self, BuildProgress, Epoch};
@@ -183,7 +184,7 @@ async fn take_over(
         };
         if !is_fed(project, view).await? {
             catch_up_here(project, calls, view, epoch, tuning.window_cache_bytes, |_| true).await?;
-            if !log_has_all(project, view).await? {
+            if !has_all(project, view, epoch).await? {
                 let waits = "the windows are built, and serve as soon as a job has caught up with them: the last one \
                              ended before its log had all that it served";
                 return Ok(Some(waits.into()));
@@ -204,25 +205,30 @@ async fn take_over(
     }
 }
 
-/// Whether the view's log has everything that was served and can still be had: a job that was killed publishes no more,
-/// and what it did not is read from the stream again.
-async fn log_has_all(project: &Project, view: &View) -> Result<bool> {
+/// Whether an epoch that was brought up to the ends of the view's log has everything that was served and can still be had:
+/// a job that was killed publishes no more, and what it did not is read from the stream again.
+async fn has_all(project: &Project, view: &View, epoch: &Epoch) -> Result<bool> {
     if !view.offline {
         return Ok(true);
     }
     let ends = project.offline.ends(&view.log()).await?;
     let (online, name) = (project.online.as_ref(), &project.definitions.project);
     let checkpoints = ingest::load_checkpoints(online, name, view).await?;
-    // A job that is killed has written more than its last checkpoint says.
-    let written = epoch::written(online, name, &view.name, &load(project, view).await?).await?;
-    let lacks = |(split, checkpoint): &(SplitId, Checkpoint)| {
-        let end = ends.get(split).map_or(Position::START, |end| end.through.clone());
-        end < checkpoint.through || written.get(split).is_some_and(|written| end < *written)
+    let served = match load(project, view).await?.serving {
+        Some((serving, _)) => epoch::written(online, name, &view.name, &serving).await?,
+        None => BTreeMap::new(),
     };
-    let lacking = checkpoints.into_iter().filter(lacks).map(|(split, _)| split).collect::<Vec<_>>();
+    let written = epoch::written(online, name, &view.name, epoch).await?;
+    let lacking = checkpoints.iter().filter_map(|(split, checkpoint)| {
+        let through = ends.get(split).map_or(Position::START, |end| end.through.clone());
+        let reach = Reach { through: &through, written: written.get(split) };
+        let has_all = reach.has_all(checkpoint, served.get(split));
+        (!has_all).then(|| (split.clone(), Some(through)))
+    });
+    let lacking = lacking.collect::<BTreeMap<_, _>>();
     let Some(input) = view.stream.as_ref().filter(|_| !lacking.is_empty()) else { return Ok(lacking.is_empty()) };
     match project.stream_source(&input.source) {
-        Ok(stream) => Ok(are_gone(stream.as_ref(), &lacking).await),
+        Ok(stream) => Ok(has_no_more(stream.as_ref(), &lacking).await),
         Err(error) => {
             tracing::warn!(%error, "the stream does not say which splits it has");
             Ok(false)

@@ -14,7 +14,7 @@
 //! | | view, generation, `s` | the epoch that serves: of two the later stays, whoever writes last |
 //! | | view, generation, `l`, holder | whoever builds ([`lease::Lease`]) |
 //! | `{project}/{view}/{generation}/{epoch}` | entity key, split ([`push_split`]) | a window row; its version is the position it is complete up to |
-//! | | 0, split | nothing; its version is the greatest of the split's rows: up to there the epoch may have been read ([`written`]) |
+//! | | 0, split | nothing; its version is the position up to which the split was written to it ([`written`]) |
 
 pub(crate) mod lease;
 
@@ -82,8 +82,7 @@ pub(crate) struct SplitProgress {
     /// The newest event time up to `through`, where a worker has read so far: what the watermark follows from in a view
     /// without a log.
     pub(crate) newest: Option<Micros>,
-    /// A worker writes the split's events to it as they come, and it has all that the epoch that serves had of the split
-    /// when the worker took it over.
+    /// A worker writes the split's events to it as they come.
     pub(crate) caught_up: bool,
 }
 
@@ -159,7 +158,7 @@ pub(crate) fn push_split(key: &mut Vec<u8>, split: Option<&SplitId>) {
 /// Begins the keys that no entity has: those of how far splits are written.
 const WRITTEN: u8 = 0;
 
-/// The row that says that rows of a split up to `through` are written. It is put with them, and sorts before them.
+/// The row that says up to where a split is written. It is put with the rows that it speaks of, and sorts before them.
 pub(crate) fn written_row(split: &SplitId, through: &Position) -> OnlineRow {
     OnlineRow {
         key: [&[WRITTEN], split.as_bytes()].concat().into(),
@@ -174,8 +173,8 @@ pub(crate) fn is_window_row(row: &OnlineRow) -> bool {
     row.key.first() != Some(&WRITTEN)
 }
 
-/// Up to where each split has been written to an epoch that serves, and so may have been read, whatever the checkpoints
-/// say: those of a worker that was killed say less. Nothing of splits of which no row has been written.
+/// Up to where each split was written to an epoch, and may have been read. Of a worker that was killed the checkpoints say
+/// less. Nothing of splits of which nothing was written.
 ///
 /// # Errors
 /// The store's.
@@ -183,10 +182,9 @@ pub(crate) async fn written(
     online: &dyn OnlineStore,
     project: &str,
     view: &str,
-    epochs: &Epochs,
+    epoch: &Epoch,
 ) -> Result<BTreeMap<SplitId, Position>> {
-    let Some((serving, _)) = &epochs.serving else { return Ok(BTreeMap::new()) };
-    let rows = online.get_prefixes(&table(project, view, serving), &[Bytes::from_static(&[WRITTEN])]).await?;
+    let rows = online.get_prefixes(&table(project, view, epoch), &[Bytes::from_static(&[WRITTEN])]).await?;
     let rows = rows.into_iter().flatten();
     Ok(rows.map(|row| (SplitId::new(row.key.slice(1..)), Position::new(row.version))).collect())
 }

@@ -8,7 +8,6 @@ use headwater_core::{Error, Micros, Position, Result, SplitId};
 use tokio::time::Instant;
 
 use super::history::{LogRows, Ranges};
-use super::lanes::Served;
 use super::writer::Writer;
 use super::{Calls, current, load, reads_again};
 use crate::ingest::checkpoint;
@@ -250,9 +249,7 @@ impl Progress<'_> {
 }
 
 /// Brings the rows of these splits from the log into an epoch: those behind the first position of a range, up to the
-/// second. What is in already changes nothing. Durable when it returns, and said to be. A split has caught up with that
-/// where the epoch that serves had no more when the caller, who writes on from here, took it over: `served`. `None` where
-/// nobody writes on.
+/// second. What is in already changes nothing. Durable when it returns, and said to be.
 ///
 /// # Errors
 /// Those of the stores. It can be called again then.
@@ -262,11 +259,11 @@ pub(super) async fn catch_up(
     writer: &mut Writer,
     view: &Arc<View>,
     ranges: Ranges,
-    served: Option<&Served>,
+    caught_up: bool,
 ) -> Result<()> {
     let mut waits = calls.again.as_ref().map(|(pauses, _)| pauses.iter());
     loop {
-        match try_catch_up(project, calls, writer, view, ranges.clone(), served).await {
+        match try_catch_up(project, calls, writer, view, ranges.clone(), caught_up).await {
             Err(error) if error.is_retryable() => match (&calls.again, &mut waits) {
                 (Some((pauses, board)), Some(waits)) => {
                     tracing::warn!(%error, "will be tried again");
@@ -287,14 +284,11 @@ async fn try_catch_up(
     writer: &mut Writer,
     view: &Arc<View>,
     ranges: Ranges,
-    served: Option<&Served>,
+    caught_up: bool,
 ) -> Result<()> {
     let epoch = writer.epoch.clone();
-    let done = ranges.iter().map(|(split, (_, through))| {
-        let caught_up = served.is_some_and(|served| served.is_within(split, through));
-        (split.clone(), SplitProgress { through: through.clone(), newest: None, caught_up })
-    });
-    let done = done.collect::<Vec<_>>();
+    let done = |through: &Position| SplitProgress { through: through.clone(), newest: None, caught_up };
+    let done = ranges.iter().map(|(split, (_, through))| (split.clone(), done(through))).collect::<Vec<_>>();
     let missing = ranges.into_iter().filter(|(_, (after, through))| after < through).collect::<Ranges>();
     if !missing.is_empty() {
         let mut rows = LogRows::open(project, view, epoch.log_from, missing).await?;
@@ -339,7 +333,7 @@ pub(crate) async fn catch_up_here(
         return Ok(());
     }
     let mut writer = Writer::new(&project.definitions.project, view, epoch, cache_bytes, false)?;
-    catch_up(project, calls, &mut writer, view, behind, None).await
+    catch_up(project, calls, &mut writer, view, behind, false).await
 }
 
 /// Removes those of a view's epochs that were replaced at least `grace` ago: workers may write to them until they have

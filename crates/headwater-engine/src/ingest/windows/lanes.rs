@@ -10,13 +10,14 @@ use tokio::time::Instant;
 use super::build::{catch_up, catch_up_here, remove_outdated};
 use super::history::Ranges;
 use super::writer::{Changed, Writer};
-use super::{Calls, are_gone, fingerprint, has_columns, load};
+use super::{Calls, Reach, fingerprint, has_columns, has_no_more, load};
 use crate::ingest::checkpoint::{self, Checkpoint};
 use crate::ingest::lane::Piece;
+use crate::ingest::replay;
 use crate::ingest::retry::retry;
 use crate::ingest::sink::{Cut, Sink};
 use crate::view::View;
-use crate::windows::epoch::{self, EpochEntry, EpochState, Epochs, SplitProgress};
+use crate::windows::epoch::{self, Epoch, EpochEntry, EpochState, Epochs, SplitProgress};
 
 /// How long a replaced epoch stays for workers that do not know yet.
 const GRACE: Micros = 10_000_000;
@@ -27,21 +28,8 @@ const LIST_EVERY: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(in crate::ingest) struct WindowLane {
     epochs: Vec<Live>,
-    served: Served,
     /// When the stream was last asked which splits it has.
     listed: Option<Instant>,
-}
-
-/// Up to where the epoch that serves had splits when this worker took them over. Whoever had them before may have been
-/// killed, and written more than its checkpoints say.
-#[derive(Debug, Default)]
-pub(super) struct Served(BTreeMap<SplitId, Position>);
-
-impl Served {
-    /// Whether an epoch that has a split up to `through` has all of it that was served then.
-    pub(super) fn is_within(&self, split: &SplitId, through: &Position) -> bool {
-        self.0.get(split).is_none_or(|served| served <= through)
-    }
 }
 
 /// An epoch that is written to.
@@ -72,8 +60,7 @@ impl WindowLane {
         Ok(retries)
     }
 
-    /// What is to be written of what was taken, in this order: the epoch that serves is never ahead of one that has caught
-    /// up with it.
+    /// What is to be written of what was taken, in this order: the epoch that serves is never ahead of a later one.
     pub(in crate::ingest) async fn changed(&mut self) -> Result<Vec<Changed>> {
         let mut changed = Vec::new();
         for live in self.epochs.iter_mut().rev() {
@@ -102,7 +89,6 @@ impl WindowLane {
             live.writer.forget(splits);
             live.bases.retain(|split, _| !splits.contains(split));
         }
-        self.served.0.retain(|split, _| !splits.contains(split));
     }
 
     fn knows(&self, entry: &EpochEntry) -> bool {
@@ -161,11 +147,7 @@ impl Sink {
         }
         self.revise(index, &view, &epochs, true)?;
         let (project, calls) = (Arc::clone(&self.project), self.calls());
-        let (online, name) = (project.online.as_ref(), &project.definitions.project);
-        let written = || epoch::written(online, name, &view.name, &epochs);
-        let written = retry("online store", self.tuning.pauses(), &self.board, written).await?.0;
         let Some(windows) = self.lanes.get_mut(index).and_then(|lane| lane.windows.as_mut()) else { return Ok(lowest) };
-        windows.served.0.extend(written.into_iter().filter(|(split, _)| splits.contains_key(split)));
         for live in &mut windows.epochs {
             let known = epochs.entry(&live.writer.epoch.id).map(|entry| &entry.splits);
             let mut ranges = Ranges::new();
@@ -176,8 +158,7 @@ impl Sink {
                 let after = if view.offline { base.clone() } else { resume.clone().max(base.clone()) };
                 let through = base.max(resume.clone());
                 let mut now = SplitProgress { through: through.clone(), newest: None, caught_up: true };
-                let caught_up = windows.served.is_within(split, &through);
-                match done.filter(|done| done.through == through && done.caught_up >= caught_up) {
+                match done.filter(|done| done.through == through && done.caught_up) {
                     Some(done) => now.newest = done.newest,
                     // A split that has nothing new has caught up, too.
                     None => drop(ranges.insert(split.clone(), (after, through.clone()))),
@@ -188,7 +169,7 @@ impl Sink {
                     *least = now;
                 }
             }
-            catch_up(&project, &calls, &mut live.writer, &view, ranges, Some(&windows.served)).await?;
+            catch_up(&project, &calls, &mut live.writer, &view, ranges, true).await?;
         }
         Ok(lowest)
     }
@@ -270,7 +251,7 @@ impl Sink {
                     state.stored = state.judged.clone();
                 }
             }
-            catch_up(&project, &calls, &mut live.writer, view, ranges, Some(&windows.served)).await?;
+            catch_up(&project, &calls, &mut live.writer, view, ranges, true).await?;
             tracing::info!(view = view.name, epoch = live.writer.epoch.id, "takes part in a new epoch");
         }
         Ok(())
@@ -288,25 +269,30 @@ impl Sink {
         // Loaded once more: what epochs have is written before the checkpoints, so that only who is behind looks so.
         let epochs = self.epochs_of(view).await?;
         let Some(entry) = latest(view, &epochs) else { return Ok(()) };
-        let lane = self.lanes.get(index);
-        let takes_part = lane.and_then(|lane| lane.windows.as_ref()).is_some_and(|windows| windows.knows(entry));
-        let own = lane.filter(|_| takes_part).map(|lane| &lane.splits);
+        // In this order, for the same reason.
+        let served = self.written(view, epochs.serving.as_ref().map(|(epoch, _)| epoch)).await?;
+        let written = self.written(view, Some(&entry.epoch)).await?;
+        let own = self.lanes.get(index).map(|lane| &lane.splits);
+        let takes_part = |split: &SplitId, checkpoint: &Checkpoint| {
+            let done = entry.splits.get(split)?;
+            (done.caught_up || checkpoint.ended).then_some(&done.through)
+        };
         let caught_up = |split: &SplitId, checkpoint: &Checkpoint| {
-            let Some(done) = entry.splits.get(split) else { return false };
-            if done.through >= checkpoint.through && (done.caught_up || checkpoint.ended) {
-                return true;
-            }
-            // This worker may have to read again what was served before. What the stream has lost of that will not come:
-            // its end is reached before then.
+            let Some(through) = takes_part(split, checkpoint) else { return false };
+            // A worker that takes a split up may have to read again what was served before it died. What the stream has
+            // lost of that will not come: then the end is reached before that is.
             let own = own.and_then(|own| own.get(split));
-            own.is_some_and(|state| state.at_end && state.judged <= done.through)
+            let reach = Reach { through, written: written.get(split) };
+            reach.has_all(checkpoint, served.get(split))
+                || own.is_some_and(|state| state.at_end && state.judged <= *through)
         };
         // Splits that nobody reads any more are brought up by whoever looks.
         let left = checkpoints.iter().filter(|(split, checkpoint)| !caught_up(split, checkpoint));
         let left = left.collect::<Vec<_>>();
         let open = left.iter().filter(|(split, checkpoint)| !is_over(split, checkpoint));
-        let open = open.map(|(split, _)| (*split).clone()).collect::<Vec<_>>();
-        if self.has_lost(index, &open).await {
+        let open = open.map(|(split, checkpoint)| ((*split).clone(), takes_part(split, checkpoint).cloned()));
+        let open = open.collect::<BTreeMap<_, _>>();
+        if self.has_no_more(index, &open).await {
             let calls = self.calls();
             let cache = self.tuning.window_cache_bytes;
             let over = |split: &SplitId| left.iter().any(|(left, _)| *left == split);
@@ -320,9 +306,17 @@ impl Sink {
         Ok(())
     }
 
-    /// Whether the stream has lost all of these splits. It is asked now and then only: mostly another worker needs a
-    /// moment.
-    async fn has_lost(&mut self, index: usize, splits: &[SplitId]) -> bool {
+    /// Up to where an epoch was written.
+    async fn written(&self, view: &View, epoch: Option<&Epoch>) -> Result<BTreeMap<SplitId, Position>> {
+        let Some(epoch) = epoch else { return Ok(BTreeMap::new()) };
+        let (online, name) = (self.project.online.as_ref(), &self.project.definitions.project);
+        let written = || epoch::written(online, name, &view.name, epoch);
+        Ok(retry("online store", self.tuning.pauses(), &self.board, written).await?.0)
+    }
+
+    /// Whether the stream [has no more](has_no_more) of these splits. It is asked now and then only: mostly another worker
+    /// needs a moment.
+    async fn has_no_more(&mut self, index: usize, splits: &BTreeMap<SplitId, Option<Position>>) -> bool {
         if splits.is_empty() {
             return true;
         }
@@ -332,7 +326,7 @@ impl Sink {
             return false;
         }
         windows.listed = Some(Instant::now());
-        are_gone(stream.as_ref(), splits).await
+        has_no_more(stream.as_ref(), splits).await
     }
 
     /// Whether no epoch is waiting to take over.
@@ -352,13 +346,11 @@ impl Sink {
         let (online, name) = (project.online.as_ref(), &project.definitions.project);
         for index in self.windowed() {
             let Some(lane) = self.lanes.get(index) else { continue };
-            let Some(windows) = &lane.windows else { continue };
-            for live in &windows.epochs {
+            for live in lane.windows.iter().flat_map(|windows| &windows.epochs) {
                 let of_epoch = |cut: &&Cut| cut.lane == index && live.bases.contains_key(&cut.split);
                 let done = cut.iter().filter(of_epoch).map(|Cut { split, checkpoint, .. }| {
                     let (through, newest) = (checkpoint.through.clone(), checkpoint.newest);
-                    let caught_up = windows.served.is_within(split, &through);
-                    (split.clone(), SplitProgress { through, newest, caught_up })
+                    (split.clone(), SplitProgress { through, newest, caught_up: true })
                 });
                 let done = done.collect::<Vec<_>>();
                 let write = || live.writer.epoch.write_progress(online, name, &lane.view.name, done.clone());
@@ -371,5 +363,5 @@ impl Sink {
 
 /// Whether no worker reads the split: it has ended, or is a replay of dead letters.
 fn is_over(split: &SplitId, checkpoint: &Checkpoint) -> bool {
-    checkpoint.ended || split.as_bytes().starts_with(crate::ingest::replay::PREFIX)
+    checkpoint.ended || replay::is_replay(split)
 }

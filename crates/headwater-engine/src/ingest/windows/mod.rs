@@ -17,7 +17,7 @@ mod history;
 mod lanes;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -146,13 +146,36 @@ pub(super) async fn again_from(
     Ok(Some(known.map_or_else(|| checkpoint.from.clone(), |known| known.through.clone())))
 }
 
-/// Whether a stream has none of these splits any more: files that were deleted, shards whose retention has passed. Nobody
-/// will read on in them, nor say that they have ended. A stream that does not answer may have all of them.
-pub(crate) async fn are_gone(stream: &dyn StreamSource, splits: &[SplitId]) -> bool {
+/// How far an epoch is in a split.
+#[derive(Debug)]
+pub(crate) struct Reach<'a> {
+    /// Everything up to here is in it, durably.
+    pub(crate) through: &'a Position,
+    /// Up to here it was written.
+    pub(crate) written: Option<&'a Position>,
+}
+
+impl Reach<'_> {
+    /// Whether it has all that was served of the split: what the checkpoint speaks of, and what was written to the epoch
+    /// that serves. Whoever writes to both writes to that one last.
+    pub(crate) fn has_all(&self, checkpoint: &Checkpoint, served: Option<&Position>) -> bool {
+        let written = self.written.unwrap_or(self.through).max(self.through);
+        checkpoint.through <= *self.through && served.is_none_or(|served| served <= written)
+    }
+}
+
+/// Whether a stream has nothing of these splits behind these positions: they end there, or they are gone, as files that were
+/// deleted or shards whose retention has passed. `None` where only that counts. Nobody will read on in them, nor say that
+/// they have ended. A stream that does not answer may have all of them.
+pub(crate) async fn has_no_more(stream: &dyn StreamSource, splits: &BTreeMap<SplitId, Option<Position>>) -> bool {
     match tokio::time::timeout(LISTING, stream.discover()).await {
         Ok(Ok(found)) => {
-            let found = found.into_iter().map(|info| info.split).collect::<BTreeSet<_>>();
-            splits.iter().all(|split| !found.contains(split))
+            let found = found.into_iter().map(|info| (info.split, info.end)).collect::<BTreeMap<_, _>>();
+            splits.iter().all(|(split, through)| match (found.get(split), through) {
+                (None, _) => true,
+                (Some(Some(end)), Some(through)) => end <= through,
+                _ => false,
+            })
         }
         Ok(Err(error)) => {
             tracing::warn!(%error, "the stream does not say which splits it has");

@@ -38,6 +38,8 @@ pub(crate) struct Writer {
     budget: usize,
     /// For each split, and `None` for the batch rows.
     caches: BTreeMap<Option<SplitId>, Cache>,
+    /// Up to where splits were taken since the last write, whatever became of their rows.
+    taken: BTreeMap<SplitId, Position>,
     /// Nothing lies in the table that is not in the cache.
     fresh: bool,
     /// How many writes there were.
@@ -92,6 +94,7 @@ impl Writer {
             epoch: epoch.clone(),
             budget,
             caches: BTreeMap::new(),
+            taken: BTreeMap::new(),
             fresh,
             writes: 0,
         })
@@ -111,12 +114,18 @@ impl Writer {
             (rows, into, cache)
         });
         let pieces = pieces.collect::<Vec<_>>();
+        let through = pieces.iter().filter_map(|(rows, into, _)| {
+            let last = rows.positions.len().checked_sub(1)?;
+            Some((into.clone()?, Position::new(rows.positions.value(last).to_vec())))
+        });
+        let through = through.collect::<Vec<_>>();
         let taken = try_join_all(pieces.into_iter().map(|(rows, into, cache)| self.bring_in(calls, rows, into, cache)));
         let mut retries = 0;
         for (into, cache, again) in taken.await? {
             self.caches.insert(into, cache);
             retries += again;
         }
+        self.taken.extend(through);
         self.shrink();
         Ok(retries)
     }
@@ -179,20 +188,17 @@ impl Writer {
     /// None of the rows' own.
     pub(super) async fn changed(&mut self) -> Result<Option<Changed>> {
         let count = self.caches.values().map(Cache::changed).sum::<usize>();
-        if count == 0 {
+        if count == 0 && self.taken.is_empty() {
             return Ok(None);
         }
         self.writes += 1;
         let (layout, number) = (Arc::clone(&self.layout), self.writes);
-        let mut caches = std::mem::take(&mut self.caches);
+        let (mut caches, taken) = (std::mem::take(&mut self.caches), std::mem::take(&mut self.taken));
         let encode = move || {
-            let mut rows = Vec::with_capacity(count);
-            for (split, cache) in &mut caches {
-                let mut through = Position::START;
+            let mut rows = Vec::with_capacity(count + taken.len());
+            rows.extend(taken.iter().map(|(split, through)| written_row(split, through)));
+            for cache in caches.values_mut() {
                 cache.take_changed(number, |slot| {
-                    if *slot.state.position() > through {
-                        through = slot.state.position().clone();
-                    }
                     rows.push(OnlineRow {
                         key: slot.key.clone(),
                         version: Bytes::copy_from_slice(slot.state.position().as_bytes()),
@@ -200,9 +206,6 @@ impl Writer {
                         expiry: expiry(&layout, &slot.state),
                     });
                 });
-                rows.extend(
-                    split.as_ref().filter(|_| through > Position::START).map(|split| written_row(split, &through)),
-                );
             }
             // Neighbours in the store go with one call, and what says how far they are with the first.
             rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
@@ -249,6 +252,7 @@ impl Writer {
     pub(crate) fn forget(&mut self, splits: &[SplitId]) {
         self.fresh = false;
         self.caches.retain(|split, _| split.as_ref().is_none_or(|split| !splits.contains(split)));
+        self.taken.retain(|split, _| !splits.contains(split));
     }
 }
 

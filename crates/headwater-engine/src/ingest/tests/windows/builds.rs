@@ -6,9 +6,9 @@ use headwater_core::Position;
 use headwater_core::memory::MemoryStreamSource;
 
 use super::*;
-use crate::ingest::windows::{Build, Calls, LogFrom, are_gone};
+use crate::ingest::windows::{Build, Calls, LogFrom, has_no_more};
 use crate::ingest::{JobHandle, Tuning, job, load_checkpoints, replay_dead_letters};
-use crate::windows::epoch::{self, Epoch};
+use crate::windows::epoch::{self, Epoch, SplitProgress};
 
 /// Builds an epoch and leaves it there, as one does that is killed then.
 pub(super) async fn build(world: &World, end: i64) -> Epoch {
@@ -112,27 +112,15 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_no_checkpoint_
     let batch = [event(None, 1, 10, 1.0)];
     let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
     let mut world = world("not saved", windowed(0), &batch);
-    let tuning = world.options.tuning;
-    world.options.tuning.sync_interval = Duration::from_secs(3_600);
-    world.stream.script.lock().unwrap().follow = true;
     fill(&world, &events);
-    let job = world.start().await;
-    let served = || async {
-        let epochs = epochs(&world).await;
-        let written = epoch::written(world.online.as_ref(), "test", "values", &epochs).await.unwrap();
-        written.get(&SplitId::from("a")).and_then(Position::to_u64) == Some(3)
-    };
-    world.until("all is served", served).await;
-    die(job).await;
-    world.clock.advance(31 * SECOND);
-    assert!(!have_read(&world, 1).await, "a checkpoint speaks of it");
+    serve_and_save_nothing(&mut world, 3).await;
     let before = log_from(&world).await;
     let done = materialize(&world, 0, 30 * SECOND).await.unwrap();
     assert!(done.note.unwrap().contains("serve as soon as a job has caught up"));
     assert_eq!(log_from(&world).await, before, "what was served is served on");
 
     // The broker is slow: two of three are read again so far, and the log and the checkpoints say so.
-    world.options.tuning = Tuning { batch_records: 1, ..tuning };
+    world.options.tuning.batch_records = 1;
     world.stream.script.lock().unwrap().stall_after = Some(2);
     let job = world.start().await;
     world.until("two are read again", || have_read(&world, 2)).await;
@@ -147,6 +135,58 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_no_checkpoint_
     world.run().await;
     assert_eq!(log_from(&world).await, Some(30 * SECOND));
     compare(&world, &batch, &events, "caught up").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_that_has_caught_up_does_not_serve_before_it_has_what_others_have_written_since() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("a"), 1, 51, 5.0)];
+    let mut world = world("others", windowed(0), &batch);
+    fill(&world, &events[..1]);
+    world.run().await;
+    // A worker has brought it up, and was killed before it could let it serve.
+    world.views = vec![windowed(1).into()];
+    let epoch = build(&world, 11).await;
+    let done = SplitProgress { through: Position::from_u64(1), newest: None, caught_up: true };
+    epoch.write_progress(world.online.as_ref(), "test", "values", [("a".into(), done)]).await.unwrap();
+    // One of the old definitions does not know of it.
+    world.views = vec![windowed(0).into()];
+    fill(&world, &events[1..]);
+    serve_and_save_nothing(&mut world, 3).await;
+
+    let serving = async |world: &World| epochs(world).await.serving.unwrap().0.fingerprint;
+    world.views = vec![windowed(1).into()];
+    world.stream.script.lock().unwrap().stall_after = Some(0);
+    let job = world.start().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(serving(&world).await, "w0", "what was served is served on");
+    die(job).await;
+    world.clock.advance(31 * SECOND);
+    {
+        let mut script = world.stream.script.lock().unwrap();
+        (script.stall_after, script.follow) = (None, false);
+    }
+    world.run().await;
+    assert_eq!(serving(&world).await, "w1");
+    compare(&world, &batch, &events, "caught up").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_epoch_serves_though_the_stream_has_lost_what_no_checkpoint_speaks_of() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0)];
+    let mut world = world("cut off", windowed(0), &batch);
+    fill(&world, &events[..1]);
+    world.run().await;
+    fill(&world, &events[1..]);
+    serve_and_save_nothing(&mut world, 2).await;
+    assert!(materialize(&world, 0, 40 * SECOND).await.unwrap().note.unwrap().contains("serve as soon as a job"));
+    // As a file that was cut off: it ends at the checkpoint, and nothing more comes.
+    world.stream.splits.lock().unwrap().get_mut(&SplitId::from("a")).unwrap().truncate(1);
+    world.options.until_caught_up = true;
+    tokio::time::timeout(Duration::from_secs(20), world.run()).await.expect("the job finishes");
+    assert_eq!(log_from(&world).await, Some(40 * SECOND));
+    compare(&world, &batch, &events[..1], "without it").await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -183,8 +223,11 @@ async fn an_epoch_serves_though_the_stream_has_lost_a_split_that_was_read() {
     let stream = MemoryStreamSource::new("events").bounded(false);
     stream.add_split("a".into(), &[]);
     stream.add_split("b".into(), &[]);
-    assert!(!are_gone(&stream, &["a".into(), "c".into()]).await);
-    assert!(are_gone(&stream, &["c".into()]).await);
+    assert!(!has_no_more(&stream, &[("a".into(), None), ("c".into(), None)].into()).await);
+    assert!(has_no_more(&stream, &[("c".into(), None)].into()).await);
+    assert!(has_no_more(&stream, &[("a".into(), Some(Position::START))].into()).await, "it has none");
+    stream.append(&"a".into(), vec![(None, Some("{}".into()), NOW)]).unwrap();
+    assert!(!has_no_more(&stream, &[("a".into(), Some(Position::START))].into()).await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -359,6 +402,24 @@ async fn served_and_not_logged(name: &str, batch: &[Event], events: &[Event]) ->
     world.clock.advance(31 * SECOND);
     assert_eq!(world.log().await.len(), 0);
     world
+}
+
+/// Runs a job until so many events of one split are served, and kills it before a checkpoint speaks of any.
+async fn serve_and_save_nothing(world: &mut World, events: u64) {
+    let tuning = world.options.tuning;
+    world.options.tuning.sync_interval = Duration::from_secs(3_600);
+    world.stream.script.lock().unwrap().follow = true;
+    let job = world.start().await;
+    let served = || async {
+        let Some((serving, _)) = epochs(world).await.serving else { return false };
+        let written = epoch::written(world.online.as_ref(), "test", "values", &serving).await.unwrap();
+        written.get(&SplitId::from("a")).and_then(Position::to_u64) == Some(events)
+    };
+    world.until("all is served", served).await;
+    die(job).await;
+    world.clock.advance(31 * SECOND);
+    assert!(!have_read(world, events).await, "a checkpoint speaks of it");
+    world.options.tuning = tuning;
 }
 
 /// Kills a job. Its tasks are told to end, and do so when it is their turn.
