@@ -227,6 +227,7 @@ impl Sink {
         }
         let commits = self.save(self.checkpoints()).await?;
         // With that an epoch may have caught up, and nobody may look any more.
+        self.ask_again();
         self.look_at_epochs().await?;
         // The checkpoints too.
         self.sync_online().await?;

@@ -131,6 +131,9 @@ impl Cache {
     /// Gives away the rows that have changed, to be written with the write of this number.
     pub(super) fn take_changed(&mut self, number: u64, mut give: impl FnMut(&Slot)) {
         let changed = std::mem::take(&mut self.changed);
+        if changed.is_empty() {
+            return;
+        }
         for place in &changed {
             let Some(slot) = self.slots.get_mut(*place) else { continue };
             slot.changed = false;

@@ -139,8 +139,10 @@ impl Sink {
         let mut lowest = BTreeMap::new();
         let Some(view) = self.lanes.get(index).map(|lane| Arc::clone(&lane.view)) else { return Ok(lowest) };
         let mut epochs = self.epochs_of(&view).await?;
-        // Epochs that are new here are taken up for the splits that are read already, too.
-        if self.finds_new(index, &view, &epochs) && self.lanes.get(index).is_some_and(|lane| !lane.splits.is_empty()) {
+        // Epochs that are new here are taken up for the splits that are read already, too: also those that are built
+        // while others are.
+        while self.finds_new(index, &view, &epochs) && self.lanes.get(index).is_some_and(|lane| !lane.splits.is_empty())
+        {
             self.publish_logs().await?;
             self.take_up(index, &view, &epochs).await?;
             epochs = self.epochs_of(&view).await?;
@@ -312,6 +314,13 @@ impl Sink {
         let (online, name) = (self.project.online.as_ref(), &self.project.definitions.project);
         let written = || epoch::written(online, name, &view.name, epoch);
         Ok(retry("online store", self.tuning.pauses(), &self.board, written).await?.0)
+    }
+
+    /// Has the stream asked which splits it has when this matters next, however long ago that was.
+    pub(in crate::ingest) fn ask_again(&mut self) {
+        for windows in self.lanes.iter_mut().filter_map(|lane| lane.windows.as_mut()) {
+            windows.listed = None;
+        }
     }
 
     /// Whether the stream [has no more](has_no_more) of these splits. It is asked now and then only: mostly another worker

@@ -58,6 +58,14 @@ pub(in crate::ingest) struct Changed {
 }
 
 impl Changed {
+    /// Has what says how far splits are written come behind all of that, and not before: what is brought up is not served
+    /// yet, and must not seem to have what it lacks. Gives back how many rows say so.
+    fn put_marks_last(&mut self) -> usize {
+        let marks = self.rows.partition_point(|row| !is_window_row(row));
+        self.rows.rotate_left(marks);
+        marks
+    }
+
     /// Writes them; readable when this returns. Gives back how often it had to be tried again.
     pub(in crate::ingest) async fn put(self, calls: &Calls) -> Result<u64> {
         let mut retries = 0;
@@ -119,6 +127,8 @@ impl Writer {
             Some((into.clone()?, Position::new(rows.positions.value(last).to_vec())))
         });
         let through = through.collect::<Vec<_>>();
+        // Where this fails, nobody knows how far they are.
+        through.iter().for_each(|(split, _)| drop(self.taken.remove(split)));
         let taken = try_join_all(pieces.into_iter().map(|(rows, into, cache)| self.bring_in(calls, rows, into, cache)));
         let mut retries = 0;
         for (into, cache, again) in taken.await? {
@@ -236,11 +246,12 @@ impl Writer {
     /// # Errors
     /// The store's.
     pub(crate) async fn flush(&mut self, calls: &Calls) -> Result<u64> {
-        let Some(changed) = self.changed().await? else { return Ok(0) };
-        let (rows, number) = (changed.rows.iter().filter(|row| is_window_row(row)).count() as u64, changed.number);
+        let Some(mut changed) = self.changed().await? else { return Ok(0) };
+        let (marks, number) = (changed.put_marks_last(), changed.number);
+        let rows = changed.rows.len() - marks;
         changed.put(calls).await?;
         self.landed(number);
-        Ok(rows)
+        Ok(rows as u64)
     }
 
     /// Changes how much may lie in memory.
@@ -333,4 +344,27 @@ fn times<'a>(view: &View, rows: &'a arrow::array::RecordBatch) -> Result<&'a arr
     rows.column_by_name(&view.event_time)
         .and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>())
         .ok_or_else(|| Error::unexpected("a view's rows have its event time"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_brought_up_says_how_far_it_is_when_it_is_there() {
+        let row = |key: &'static [u8]| OnlineRow {
+            key: Bytes::from_static(key),
+            version: Bytes::new(),
+            value: Bytes::new(),
+            expiry: None,
+        };
+        let marks = ["a", "b"].map(|split| written_row(&split.into(), &Position::from_u64(7)));
+        let mut rows = [row(b"\x01key b"), row(b"\x01key a")].into_iter().chain(marks).collect::<Vec<_>>();
+        rows.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        let mut changed = Changed { epoch: String::new(), number: 1, table: String::new(), rows };
+        let of_marks = |changed: &Changed| changed.rows.iter().map(|row| !is_window_row(row)).collect::<Vec<_>>();
+        assert_eq!(of_marks(&changed), [true, true, false, false], "of an epoch that serves");
+        assert_eq!(changed.put_marks_last(), 2);
+        assert_eq!(of_marks(&changed), [false, false, true, true]);
+    }
 }

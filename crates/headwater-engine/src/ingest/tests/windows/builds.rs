@@ -189,6 +189,26 @@ async fn an_epoch_serves_though_the_stream_has_lost_what_no_checkpoint_speaks_of
     compare(&world, &batch, &events[..1], "without it").await;
 }
 
+#[tokio::test]
+async fn an_epoch_serves_when_a_bounded_job_has_read_again_all_but_what_is_lost() {
+    let batch = [event(None, 1, 10, 1.0)];
+    let events = [event(Some("a"), 1, 40, 4.0), event(Some("a"), 2, 41, 1.0), event(Some("b"), 1, 51, 5.0)];
+    let mut world = world("bounded", windowed(0), &batch);
+    fill(&world, &events);
+    serve_and_save_nothing(&mut world, 2).await;
+    materialize(&world, 0, 30 * SECOND).await.unwrap();
+    world.stream.splits.lock().unwrap().remove(&SplitId::from("b"));
+    world.options.tuning.batch_records = 1;
+    {
+        let mut script = world.stream.script.lock().unwrap();
+        // Time enough to look when the other split is not read again yet.
+        (script.follow, script.rest_once_in) = (false, 1);
+    }
+    world.run().await;
+    assert_eq!(log_from(&world).await, Some(30 * SECOND));
+    compare(&world, &batch, &events[..2], "without it").await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_epoch_serves_though_the_stream_has_lost_what_was_served_and_not_logged() {
     let batch = [event(None, 1, 10, 1.0)];
