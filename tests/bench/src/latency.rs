@@ -1,5 +1,6 @@
 //! From a record that is sent to its value that is read online, at a fixed rate. From Kafka and with fan-out, also to the
-//! record that a bare reader gets in the same run: what is above that is ours.
+//! record that a bare reader gets in the same run: what is above that is ours. From Kafka, also to the broker's word that
+//! it is stored: nobody can read it much earlier.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,11 @@ use headwater::ingest::IngestOptions;
 use headwater::store::{EntityColumns, Features};
 use headwater_core::time::{Clock, SystemClock};
 use headwater_testkit::Random;
+use rdkafka::ClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::time::timeout;
@@ -43,6 +45,27 @@ struct Probe {
     sent: Instant,
 }
 
+/// When the broker has said that records are stored.
+struct Stored(Arrivals);
+
+impl ClientContext for Stored {}
+
+impl ProducerContext for Stored {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
+        self.0.note(delivery.as_ref().ok().and_then(Message::payload));
+    }
+}
+
+/// What is known of the same records by others.
+struct Beside {
+    name: &'static str,
+    arrivals: Arrivals,
+    /// A record cannot be read before it has come there.
+    precedes: bool,
+}
+
 /// What is sent, and how fast.
 #[derive(Clone, Copy)]
 pub(crate) struct Rate {
@@ -67,7 +90,8 @@ pub(crate) async fn run(options: &Options) {
             let mut client = ClientConfig::new();
             client.set("bootstrap.servers", crate::servers());
             client.set("linger.ms", options.number("linger-ms", 0).to_string());
-            let producer: BaseProducer = client.create().unwrap();
+            let stored = Arrivals::default();
+            let producer: BaseProducer<Stored> = client.create_with_context(Stored(stored.clone())).unwrap();
             let (_folder, store) = project(&newest(&kafka(&topic), true, true)).await;
             let topic_of_bare = topic.clone();
             let send = move |driver: &Driver| {
@@ -79,7 +103,9 @@ pub(crate) async fn run(options: &Options) {
                 }
             };
             let bare = beside.then(|| subscribe(&topic_of_bare));
-            measure("kafka", rate, &store, found, bare, move || produce(rate, &probes, send)).await;
+            let stored = Beside { name: "stored", arrivals: stored, precedes: true };
+            let others = bare.map(Beside::bare).into_iter().chain([stored]).collect::<Vec<_>>();
+            measure("kafka", rate, &store, found, &others, move || produce(rate, &probes, send)).await;
         }
         consumer @ ("polling" | "fan_out") => {
             let kinesis = Kinesis::start(options.number("shards", 4)).await;
@@ -95,10 +121,52 @@ pub(crate) async fn run(options: &Options) {
                 }
             };
             let bare = if beside && consumer == "fan_out" { Some(kinesis.subscribe().await) } else { None };
-            measure(consumer, rate, &store, found, bare, move || produce(rate, &probes, send)).await;
+            let others = bare.map(Beside::bare).into_iter().collect::<Vec<_>>();
+            measure(consumer, rate, &store, found, &others, move || produce(rate, &probes, send)).await;
         }
         other => panic!("--source {other}"),
     }
+}
+
+impl Beside {
+    fn bare(arrivals: Arrivals) -> Self {
+        Self { name: "bare", arrivals, precedes: false }
+    }
+
+    /// Where it had the records that were looked for, in milliseconds: since they were sent, and from there to their value.
+    fn print(&self, seen: &[Seen]) -> String {
+        let there = seen.iter().filter_map(|seen| Some((seen, self.arrivals.of(seen.number)?)));
+        let (mut before, mut behind) = (Vec::new(), Vec::new());
+        for (seen, there) in there {
+            before.push(there.duration_since(seen.sent));
+            behind.push(seen.read.saturating_duration_since(there));
+        }
+        let line = |name: &str, mut times: Vec<Duration>| {
+            times.sort_unstable();
+            let [p50, p99] = [50, 99].map(|percent| millis(at(&times, percent)));
+            format!("\"{name}_p50_ms\":{p50:.2},\"{name}_p99_ms\":{p99:.2},")
+        };
+        let name = self.name;
+        let count = format!("\"{name}_probes\":{},", before.len());
+        let behind = if self.precedes { line(&format!("from_{name}"), behind) } else { String::new() };
+        count + &line(name, before) + &behind
+    }
+}
+
+/// A record whose value was read.
+struct Seen {
+    number: i64,
+    sent: Instant,
+    read: Instant,
+}
+
+/// Of sorted times.
+fn at(times: &[Duration], percent: usize) -> Duration {
+    times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
 }
 
 /// A bare consumer of a topic, of no group, from the topic's end on. It lasts until the arrivals are dropped.
@@ -148,19 +216,18 @@ async fn measure(
     rate: Rate,
     store: &FeatureStore,
     mut probes: Receiver<Probe>,
-    bare: Option<Arrivals>,
+    others: &[Beside],
     produce: impl FnOnce() + Send + 'static,
 ) {
     let mut job = store.ingest("events", IngestOptions::default()).await.unwrap();
     // The job has its splits before anything is sent.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let producing = std::thread::spawn(produce);
-    let (mut open, mut took, mut reads, mut sent) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut open, mut all, mut reads) = (Vec::new(), Vec::new(), Vec::new());
     let stretch = Stretch::begin();
     let mut finished: Option<Instant> = None;
     loop {
         while let Ok(probe) = probes.try_recv() {
-            sent.push((probe.number, probe.sent));
             open.push(probe);
         }
         let mut waiting = Vec::new();
@@ -169,7 +236,7 @@ async fn measure(
             let seen = trips(store, probe.key).await.is_some_and(|seen| seen >= probe.number);
             reads.push(begin.elapsed());
             if seen {
-                took.push(probe.sent.elapsed());
+                all.push(Seen { number: probe.number, sent: probe.sent, read: Instant::now() });
             } else {
                 waiting.push(probe);
             }
@@ -184,7 +251,6 @@ async fn measure(
         // Looking out for nothing would take time from the job.
         if open.is_empty() {
             if let Ok(Some(probe)) = timeout(Duration::from_millis(10), probes.recv()).await {
-                sent.push((probe.number, probe.sent));
                 open.push(probe);
             }
         } else {
@@ -194,25 +260,12 @@ async fn measure(
     let cost = stretch.end();
     job.stop().await.unwrap();
     producing.join().unwrap();
+    let mut took = all.iter().map(|seen| seen.read.duration_since(seen.sent)).collect::<Vec<_>>();
     took.sort_unstable();
     reads.sort_unstable();
-    let at = |times: &[Duration], percent: usize| {
-        times.get((times.len() * percent / 100).min(times.len().saturating_sub(1))).copied().unwrap_or_default()
-    };
-    let millis = |time: Duration| time.as_secs_f64() * 1e3;
-    let bare = bare.map_or_else(String::new, |arrivals| {
-        let took = sent.iter().filter_map(|(number, sent)| Some(arrivals.of(*number)?.duration_since(*sent)));
-        let mut took = took.collect::<Vec<_>>();
-        took.sort_unstable();
-        format!(
-            "\"bare_probes\":{},\"bare_p50_ms\":{:.2},\"bare_p99_ms\":{:.2},",
-            took.len(),
-            millis(at(&took, 50)),
-            millis(at(&took, 99))
-        )
-    });
+    let others = others.iter().map(|other| other.print(&all)).collect::<String>();
     println!(
-        "{{\"what\":\"latency\",\"source\":\"{name}\",\"rate\":{},\"probes\":{},\"unseen\":{},\"p50_ms\":{:.2},\"p90_ms\":{:.2},\"p99_ms\":{:.2},\"max_ms\":{:.1},{bare}\"read_p50_us\":{:.0},\"read_p99_us\":{:.0},\"cpu_s_per_s\":{:.2}}}",
+        "{{\"what\":\"latency\",\"source\":\"{name}\",\"rate\":{},\"probes\":{},\"unseen\":{},\"p50_ms\":{:.2},\"p90_ms\":{:.2},\"p99_ms\":{:.2},\"max_ms\":{:.1},{others}\"read_p50_us\":{:.0},\"read_p99_us\":{:.0},\"cpu_s_per_s\":{:.2}}}",
         rate.per_second,
         took.len(),
         open.len(),
