@@ -18,7 +18,8 @@ pub(crate) async fn aborted_transactions_at_the_end_are_stepped_over_while_other
     let topic = broker.name();
     broker.create(&topic, 2, &[]).await?;
     let mut client = broker.client();
-    let producer: FutureProducer = client.set("transactional.id", &topic).create()?;
+    client.set("transactional.id", &topic).set("max.in.flight.requests.per.connection", "1");
+    let producer: FutureProducer = client.create()?;
     for (round, commit) in [true, false, true, false].into_iter().enumerate() {
         let (producer, topic) = (producer.clone(), topic.clone());
         // These calls block.
