@@ -99,6 +99,8 @@ pub struct Tuning {
     pub window_cache_bytes: usize,
     /// A worker that builds windows and was not heard of for this long is taken for dead.
     pub build_lease: Duration,
+    /// How long a command that has built windows waits for jobs that get no further before it leaves the rest to them.
+    pub take_over_patience: Duration,
     /// How often the online store is synced and checkpoints are written, at most.
     pub sync_interval: Duration,
     /// How long a stopping job may take to write what it has. What it does not manage is read again.
@@ -122,6 +124,7 @@ impl Default for Tuning {
             dead_letter_interval: Duration::from_secs(5),
             window_cache_bytes: 160 << 20,
             build_lease: Duration::from_secs(10),
+            take_over_patience: Duration::from_secs(60),
             sync_interval: Duration::from_secs(1),
             stop_timeout: Duration::from_secs(25),
             first_pause: Duration::from_millis(100),

@@ -16,8 +16,6 @@ use crate::project::Project;
 use crate::view::View;
 use crate::windows::epoch::{self, BuildProgress, Epoch};
 
-/// How long a command waits for jobs that get no further before it leaves the rest to them.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// How often it looks.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -198,7 +196,7 @@ async fn take_over(
             seen = Some(entry.splits.clone());
             since = Instant::now();
         }
-        if since.elapsed() >= PATIENCE {
+        if since.elapsed() >= tuning.take_over_patience {
             return Ok(Some("the windows are built, and serve as soon as the jobs have caught up with them".into()));
         }
         tokio::time::sleep(LOOK_EVERY).await;

@@ -458,6 +458,7 @@ impl World {
             log_interval: Duration::from_millis(5),
             dead_letter_interval: Duration::from_millis(3),
             build_lease: Duration::from_millis(100),
+            take_over_patience: Duration::from_secs(1),
             first_pause: Duration::from_millis(1),
             longest_pause: Duration::from_millis(4),
             batch_records: 7,
