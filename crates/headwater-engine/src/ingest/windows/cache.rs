@@ -169,6 +169,7 @@ impl Cache {
         if self.bytes <= budget || self.bytes == self.pinned {
             return;
         }
+        let before = self.slots.len();
         // Some room, so that not every turn has to look.
         let goal = budget / 8 * 7;
         for sparing in [true, false] {
@@ -191,7 +192,9 @@ impl Cache {
                 }
             }
         }
-        self.find_places_again();
+        if self.slots.len() < before {
+            self.find_places_again();
+        }
     }
 
     /// Places have moved.
