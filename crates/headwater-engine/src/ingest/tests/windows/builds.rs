@@ -96,13 +96,7 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_was_served() {
     let job = world.start().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(log_from(&world).await, before, "what was served is served on");
-    die(job).await;
-    world.clock.advance(31 * SECOND);
-    {
-        let mut script = world.stream.script.lock().unwrap();
-        (script.stall_after, script.follow) = (None, false);
-    }
-    world.run().await;
+    die_and_run_on(&world, job).await;
     assert_eq!(log_from(&world).await, Some(30 * SECOND));
     compare(&world, &batch, &events, "caught up").await;
 }
@@ -126,13 +120,7 @@ async fn an_epoch_does_not_serve_before_a_job_has_read_again_what_no_checkpoint_
     world.until("two are read again", || have_read(&world, 2)).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(log_from(&world).await, before, "what was served is served on");
-    die(job).await;
-    world.clock.advance(31 * SECOND);
-    {
-        let mut script = world.stream.script.lock().unwrap();
-        (script.stall_after, script.follow) = (None, false);
-    }
-    world.run().await;
+    die_and_run_on(&world, job).await;
     assert_eq!(log_from(&world).await, Some(30 * SECOND));
     compare(&world, &batch, &events, "caught up").await;
 }
@@ -160,13 +148,7 @@ async fn an_epoch_that_has_caught_up_does_not_serve_before_it_has_what_others_ha
     let job = world.start().await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(serving(&world).await, "w0", "what was served is served on");
-    die(job).await;
-    world.clock.advance(31 * SECOND);
-    {
-        let mut script = world.stream.script.lock().unwrap();
-        (script.stall_after, script.follow) = (None, false);
-    }
-    world.run().await;
+    die_and_run_on(&world, job).await;
     assert_eq!(serving(&world).await, "w1");
     compare(&world, &batch, &events, "caught up").await;
 }
@@ -448,6 +430,17 @@ async fn die(job: JobHandle) {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
+}
+
+/// Kills a job on a stream that stalls, and runs another to the end of what there is, without stalls.
+async fn die_and_run_on(world: &World, job: JobHandle) {
+    die(job).await;
+    world.clock.advance(31 * SECOND);
+    {
+        let mut script = world.stream.script.lock().unwrap();
+        (script.stall_after, script.follow) = (None, false);
+    }
+    world.run().await;
 }
 
 /// Whether the log, or the checkpoints of a view without one, have so many records.
