@@ -100,7 +100,16 @@ pub trait OptionValue: Sized {
 }
 
 fn expected(kind: OptionType, value: &Value) -> String {
-    format!("expected {}, found `{value}`", kind.describe())
+    let found = match value {
+        Value::Null => "nothing".into(),
+        // What is in there may be a secret, in the wrong place.
+        Value::Array(_) => "a list".into(),
+        Value::Object(_) => "keys and values".into(),
+        // As may be the keys, written as text.
+        Value::String(_) if kind == OptionType::Map => "text".into(),
+        shown => format!("`{shown}`"),
+    };
+    format!("expected {}, found {found}", kind.describe())
 }
 
 impl OptionValue for String {

@@ -87,6 +87,25 @@ fn secrets_are_never_printed() {
 }
 
 #[test]
+fn a_secret_is_not_repeated_where_its_place_is_wrong() {
+    const CANARY: &str = "canary-77c0";
+    for options in [json!([{ "sasl.password": CANARY }]), json!(format!("sasl.password={CANARY}"))] {
+        let error = Everything::from_config(&config(json!({ "address": "a", "password": "p", "options": options })));
+        let text = error.unwrap_err().to_string();
+        assert!(text.contains("expected keys with strings, numbers or booleans, found "), "{text}");
+        assert!(!text.contains(CANARY), "{text}");
+    }
+    for wrong in [json!([CANARY]), json!({ "sasl.password": CANARY })] {
+        for option in ["address", "limit", "follow", "pause", "region"] {
+            let mut options = json!({ "address": "a", "password": "p" });
+            options[option] = wrong.clone();
+            let text = Everything::from_config(&config(options)).unwrap_err().to_string();
+            assert!(text.contains(&format!("option `{option}`")) && !text.contains(CANARY), "{text}");
+        }
+    }
+}
+
+#[test]
 fn relative_paths_start_at_the_definitions() {
     let config = config(json!({}));
     assert_eq!(config.resolve("data/x"), "/base/data/x");
