@@ -415,7 +415,8 @@ async fn still_there(member: &Arc<Member>) -> Result<()> {
     if let Some(gone) = member.taken().into_iter().find(|number| !there.contains(number)) {
         return Err(Error::not_found(format!("the topic has no partition {gone} any more")).with_plugin("kafka"));
     }
-    let reading = member.reading();
+    // Before the ends: what is read and committed meanwhile may lie behind an end that was told a moment ago.
+    let (reading, anchors) = (member.reading(), member.anchors());
     let taken: Vec<Taken> = reading.iter().map(|(taken, _)| *taken).collect();
     let mut known = BTreeMap::new();
     for (number, ends) in ends(member, &taken).await? {
@@ -428,7 +429,7 @@ async fn still_there(member: &Arc<Member>) -> Result<()> {
             return Err(made_anew(why));
         }
     }
-    let marks = member.anchors().into_iter().map(|(number, (anchor, _))| (number, anchor)).collect();
+    let marks = anchors.into_iter().map(|(number, (anchor, _))| (number, anchor)).collect();
     not_the_same(member, &marks, &known).await?.into_iter().next().map_or(Ok(()), |(_, error)| Err(error))
 }
 
