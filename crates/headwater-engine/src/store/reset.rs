@@ -10,7 +10,7 @@ use bytes::Bytes;
 use headwater_core::definitions::SourceKind;
 use headwater_core::offline::{Append, LogEnd, LogRange};
 use headwater_core::stream::{FixedCheckpoints, Progress, ReaderContext, SplitInfo, StartPosition, StreamEvent};
-use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId, StreamSource};
+use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId};
 use serde::Serialize;
 
 use super::FeatureStore;
@@ -83,6 +83,13 @@ impl Standing {
     fn log_end(&self, split: &SplitId) -> Position {
         self.ends.get(split).map_or(Position::START, |end| end.through.clone())
     }
+
+    fn is_beyond(&self, targets: &BTreeMap<SplitId, Position>) -> bool {
+        let passed = |(split, target): (&SplitId, &Position)| {
+            self.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
+        };
+        targets.iter().any(passed)
+    }
 }
 
 impl FeatureStore {
@@ -105,8 +112,7 @@ impl FeatureStore {
             )));
         }
         refuse_while_running(&project, source).await?;
-        let Starts { targets, behind, notes } =
-            starts(&project, source, project.stream_source(source)?.as_ref(), to).await?;
+        let Starts { targets, behind, notes } = starts(&project, source, to).await?;
         // The source may have taken its time.
         refuse_while_running(&project, source).await?;
 
@@ -114,15 +120,19 @@ impl FeatureStore {
         for view in &views {
             standings.push(Standing::read(&project, view).await?);
         }
-        let back = standings.iter().any(|Standing { checkpoints, .. }| {
-            let passed = |split: &SplitId, target: &Position| {
-                checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
+        let mut back = false;
+        for standing in &standings {
+            back |= match to {
+                // A place behind the newest record may be a time, which sorts before every record. Or the stream is
+                // another one by now, with fewer records.
+                StartPosition::Latest => {
+                    standing.is_beyond(&targets) && !goes_on(&project, source, &standing.checkpoints).await?
+                }
+                StartPosition::Earliest | StartPosition::At(_) => {
+                    standing.is_beyond(&targets) || behind.iter().any(|split| standing.checkpoints.contains_key(split))
+                }
             };
-            targets.iter().any(|(split, target)| passed(split, target))
-                || behind.iter().any(|split| checkpoints.contains_key(split))
-        });
-        // A place behind the newest record may be a time, which sorts before every record.
-        let back = back && to != StartPosition::Latest;
+        }
         let (views, standings) = if back {
             let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
             let project = self.renew(&names).await?;
@@ -170,23 +180,56 @@ struct Starts {
     notes: Notes,
 }
 
-async fn starts(project: &Project, name: &str, source: &dyn StreamSource, to: StartPosition) -> Result<Starts> {
-    let splits = source.discover().await?;
+async fn starts(project: &Project, name: &str, to: StartPosition) -> Result<Starts> {
     let checkpoints = FixedCheckpoints::default();
+    let Asked { splits, starts, over } = ask(project, name, to, checkpoints.clone()).await?;
+    let begun = |split: &SplitId| starts.contains_key(split) || over.contains(split);
+    let behind = splits.into_iter().map(|info| info.split).filter(|split| !begun(split)).collect();
+    let notes = std::mem::take(&mut *checkpoints.notes.lock().unwrap_or_else(PoisonError::into_inner));
+    Ok(Starts { targets: starts, behind, notes: notes.into_iter().collect() })
+}
+
+/// Whether a source finds the places of these checkpoints.
+async fn goes_on(project: &Project, name: &str, checkpoints: &BTreeMap<SplitId, Checkpoint>) -> Result<bool> {
+    let progress = |checkpoint: &Checkpoint| match checkpoint.ended {
+        true => Progress::End,
+        false => Progress::Through(checkpoint.through.clone()),
+    };
+    let splits = checkpoints.iter().map(|(split, checkpoint)| (split.clone(), progress(checkpoint))).collect();
+    let checkpoints = FixedCheckpoints { splits, ..FixedCheckpoints::default() };
+    match ask(project, name, StartPosition::Latest, checkpoints).await {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::PositionLost => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// What a reader says of the splits before anything is read.
+struct Asked {
+    splits: Vec<SplitInfo>,
+    starts: BTreeMap<SplitId, Position>,
+    /// Nothing of them is to be read.
+    over: BTreeSet<SplitId>,
+}
+
+async fn ask(project: &Project, name: &str, start: StartPosition, checkpoints: FixedCheckpoints) -> Result<Asked> {
+    let source = project.stream_source(name)?;
+    let splits = source.discover().await?;
+    let mut starts = BTreeMap::new();
+    let ended = checkpoints.splits.iter().filter(|(_, progress)| **progress == Progress::End);
+    let mut over = ended.map(|(split, _)| split.clone()).collect::<BTreeSet<_>>();
     let mut reader = source
         .subscribe(ReaderContext {
             group: format!("{}.{name}.reset", project.definitions.project),
-            start: to,
-            checkpoints: Arc::new(checkpoints.clone()),
+            start,
+            checkpoints: Arc::new(checkpoints),
             buffer_bytes: 1 << 20,
             batch_records: 1,
             refresh: Duration::from_secs(10),
             clock: Arc::clone(&project.clock),
         })
         .await?;
-    let mut starts = BTreeMap::new();
-    let mut over = BTreeSet::new();
-    let ask = async {
+    let listen = async {
         while splits.iter().any(|info| is_awaited(info, &splits, &starts, &over)) {
             match reader.next().await? {
                 Some(StreamEvent::Assigned(assigned)) => {
@@ -203,22 +246,15 @@ async fn starts(project: &Project, name: &str, source: &dyn StreamSource, to: St
         }
         Ok(())
     };
-    let answered = tokio::time::timeout(PATIENCE, ask).await;
+    let answered = tokio::time::timeout(PATIENCE, listen).await;
     if let Err(error) = reader.close().await {
         tracing::warn!(%error, "the reader did not leave in good order");
     }
-    match answered {
-        Ok(answered) => answered.map(|()| {
-            let notes = std::mem::take(&mut *checkpoints.notes.lock().unwrap_or_else(PoisonError::into_inner));
-            let begun = |split: &SplitId| starts.contains_key(split) || over.contains(split);
-            let behind = splits.into_iter().map(|info| info.split).filter(|split| !begun(split)).collect();
-            Starts { targets: starts, behind, notes: notes.into_iter().collect() }
-        }),
-        Err(_) => Err(Error::new(
-            ErrorKind::Unavailable,
-            format!("source `{name}` did not say within {} s where its splits begin", PATIENCE.as_secs()),
-        )),
-    }
+    let late = || {
+        let why = format!("source `{name}` did not say within {} s where its splits begin", PATIENCE.as_secs());
+        Error::new(ErrorKind::Unavailable, why)
+    };
+    answered.map_err(|_| late())?.map(|()| Asked { splits, starts, over })
 }
 
 /// Whether a split's beginning will be told without its parents being read: they are gone, or over.
@@ -229,7 +265,8 @@ fn is_awaited(
     over: &BTreeSet<SplitId>,
 ) -> bool {
     let is_open = |parent: &SplitId| splits.iter().any(|info| info.split == *parent) && !over.contains(parent);
-    !starts.contains_key(&info.split) && !info.parents.iter().any(is_open)
+    let is_told = starts.contains_key(&info.split) || over.contains(&info.split);
+    !is_told && !info.parents.iter().any(is_open)
 }
 
 /// Says that the windows of a view have everything up to `targets`: nothing more comes of what was skipped.

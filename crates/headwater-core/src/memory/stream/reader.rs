@@ -201,6 +201,15 @@ impl MemoryReader {
             };
             resolved.push((split, read));
         }
+        for (split, read) in &resolved {
+            let end = lock(&self.shared.state).splits.get(split).map_or(0, |of| of.end());
+            if *read > end {
+                return Err(Error::new(
+                    ErrorKind::PositionLost,
+                    format!("the split `{split}` ends at {end}, before {read}, where it was to be read on"),
+                ));
+            }
+        }
         // All at once, with nothing awaited in between: a future that is dropped above has assigned nothing.
         let mut assigned = Vec::new();
         for (split, read) in resolved {

@@ -1,5 +1,7 @@
 //! A whole store: applied, fed by a stream, read, reset and torn down.
 
+mod reset;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
@@ -7,7 +9,6 @@ use std::sync::{Arc, LazyLock, Mutex};
 use arrow::array::{ArrayRef, AsArray, BinaryArray, Float64Array, Int64Array, RecordBatch};
 use arrow::datatypes::{Float64Type, SchemaRef};
 use async_trait::async_trait;
-use bytes::Bytes;
 use headwater_core::definitions::{Aggregation, Definitions, Entity, FeatureView, Source, StreamSettings, ValueType};
 use headwater_core::memory::{MemoryOfflineStore, MemoryOnlineStore, MemoryStreamSource};
 use headwater_core::offline::{LogId, LogRange, OfflineStore};
@@ -22,12 +23,11 @@ use headwater_core::{
 use serde_json::{Value, json};
 use tokio::sync::Barrier;
 
-use super::super::reset::ResetKind;
 use super::super::{EntityColumns, FeatureStore, Features, NextEpoch, PushTarget, WindowStatus};
 use super::{DAY, HOUR, TABLE, TableConfig, batch, times};
 use crate::history::{EntityRows, HistoryOptions};
 use crate::ingest::{IngestOptions, JobState};
-use crate::rows::{checkpoints_table, log_rows};
+use crate::rows::log_rows;
 use crate::view::ViewRows;
 use crate::windows::epoch::{self, BuildProgress, Epoch, EpochState, SplitProgress};
 
@@ -308,70 +308,6 @@ async fn a_new_generation_takes_over_when_it_has_caught_up() {
 }
 
 #[tokio::test]
-async fn a_reset_forward_skips_and_says_so() {
-    let world = World::new("forward");
-    let store = world.open(world.definitions("forward")).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    ingest(&store).await;
-    world.append(&[(2, DAY - 8, 0.2), (1, DAY - 7, 0.3)]);
-    let done = store.reset("drivers", StartPosition::Latest).await.unwrap();
-    assert_eq!((done.views[0].what, done.views[0].splits), (ResetKind::Forward, 1));
-    world.append(&[(3, DAY - 6, 0.4)]);
-    ingest(&store).await;
-    let notes = store.status().await.unwrap().views[0].notes.join("\n");
-    assert!(notes.contains("split `0` was skipped by a reset, after `"), "{notes}");
-    assert_eq!(read(&store, "stats:rate", 1).await, json!([0.1, "PRESENT"]));
-    assert_eq!(read(&store, "stats:rate", 2).await, json!([null, "NOT_FOUND"]));
-    assert_eq!(read(&store, "stats:rate", 3).await, json!([0.4, "PRESENT"]));
-    assert_eq!(logged(&history(&store, &[(1, DAY), (2, DAY), (3, DAY)]).await), [0.1, 0.4]);
-}
-
-#[tokio::test]
-async fn a_reset_forward_skips_in_windows_without_a_log_too() {
-    let world = World::new("forward windows");
-    let counts = FeatureView::stream("counts", "drivers").entity("driver").aggregation(Aggregation::count());
-    let store = world.open(world.definitions("skipped").view(counts)).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    ingest(&store).await;
-    world.append(&[(1, DAY - 8, 0.2), (1, DAY - 7, 0.3)]);
-    store.reset("drivers", StartPosition::Latest).await.unwrap();
-    world.append(&[(1, DAY - 6, 0.4)]);
-    ingest(&store).await;
-    assert_eq!(read(&store, "counts:count", 1).await, json!([2, "PRESENT"]));
-}
-
-#[tokio::test]
-async fn a_reset_forward_leaves_out_of_windows_nothing_that_the_log_has() {
-    let world = World::new("forward logged");
-    let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
-    let store = world.open(world.definitions("logged").view(counts.aggregation(Aggregation::count()))).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    ingest(&store).await;
-    // A worker is killed that has published a record and not written it.
-    world.append(&[(1, DAY - 8, 0.2)]);
-    let log = LogId { view: "counts".into(), generation: generation(&store, "counts").await };
-    let (split, from) = (SplitId::from("0"), Position::from_u64(1));
-    let range = LogRange { after: from.clone(), through: Position::from_u64(2) };
-    let rows = ViewRows {
-        rows: rows(&[(1, DAY - 8, 0.2)]).project(&[0, 1]).unwrap(),
-        origin: Origin::Stream,
-        split: split.clone(),
-        positions: BinaryArray::from(vec![range.through.as_bytes()]),
-        ordinals: None,
-    };
-    let (rows, metadata) = (log_rows(&rows).unwrap(), BTreeMap::new());
-    world.offline.append(&log, &split, rows, range, metadata).await.unwrap();
-    world.append(&[(1, DAY - 7, 0.3)]);
-    store.reset("drivers", StartPosition::Latest).await.unwrap();
-    world.append(&[(1, DAY - 6, 0.4)]);
-    ingest(&store).await;
-    assert_eq!(read(&store, "counts:count", 1).await, json!([3, "PRESENT"]), "the third of four was skipped");
-}
-
-#[tokio::test]
 async fn the_status_of_windows_says_what_serves_and_how_far_the_next_epoch_is() {
     let world = World::new("window status");
     let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
@@ -443,115 +379,6 @@ async fn windows_of_a_generation_that_no_longer_serves_are_dropped() {
     assert_eq!(left(&generation().await).await, (1, 1));
     world.clock.advance(2_000_000);
     assert_eq!(read(&store, "counts:count", 1).await, json!([1, "PRESENT"]));
-}
-
-#[tokio::test]
-async fn a_reset_back_reads_again_beside_what_serves() {
-    let world = World::new("back");
-    let store = world.open(world.definitions("back")).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1), (2, DAY - 8, 0.2)]);
-    ingest(&store).await;
-    // What was pushed is not in the stream: the new generation does not have it.
-    store.push("drivers", &[rows(&[(1, DAY, 0.9)])], PushTarget::Online).await.unwrap();
-    let old = store.status().await.unwrap().views[0].generation.clone();
-    world.clock.advance(1);
-    let done = store.reset("drivers", StartPosition::Earliest).await.unwrap();
-    assert_eq!(done.views[0].what, ResetKind::Back);
-    assert_ne!(done.views[0].generation, old);
-    assert_eq!(read(&store, "stats:rate", 1).await, json!([0.9, "PRESENT"]), "the old one serves");
-    ingest(&store).await;
-    world.clock.advance(2_000_000);
-    assert_eq!(read(&store, "stats:rate", 1).await, json!([0.1, "PRESENT"]));
-    assert_eq!(history(&store, &[(1, DAY), (2, DAY)]).await, [Some(0.1), Some(0.2)]);
-    // A reset to where everything is already moves nothing.
-    let done = store.reset("drivers", StartPosition::Latest).await.unwrap();
-    assert_eq!((done.views[0].what, done.views[0].splits), (ResetKind::Forward, 0));
-}
-
-#[tokio::test]
-async fn a_reset_back_reads_children_again_whose_parent_held_nothing() {
-    let world = World::new("childless");
-    let (parent, child) = (SplitId::from("0"), SplitId::from("1"));
-    world.stream.add_split(child.clone(), std::slice::from_ref(&parent));
-    world.stream.close_split(&parent);
-    let store = world.open(world.definitions("childless")).await;
-    store.apply().await.unwrap();
-    world.stream.append_rows(&child, &rows(&[(1, DAY - 9, 0.1)]), DAY).unwrap();
-    ingest(&store).await;
-    let old = store.status().await.unwrap().views[0].generation.clone();
-    world.clock.advance(1);
-    let done = store.reset("drivers", StartPosition::Earliest).await.unwrap();
-    assert_eq!(done.views[0].what, ResetKind::Back);
-    assert_ne!(done.views[0].generation, old);
-    ingest(&store).await;
-    assert_eq!(history(&store, &[(1, DAY)]).await, [Some(0.1)]);
-}
-
-#[tokio::test]
-async fn after_a_reset_stands_what_the_source_notes_of_beginning_there() {
-    let world = World::new("noted");
-    let store = world.open(world.definitions("noted")).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    let noted = async || {
-        let prefix = Bytes::from_static(&[0]);
-        let rows = world.online.get_prefixes(&checkpoints_table("noted"), &[prefix]).await.unwrap();
-        let mut notes = rows.into_iter().flatten().map(|row| row.value).collect::<Vec<_>>();
-        notes.sort_unstable();
-        notes
-    };
-    ingest(&store).await;
-    assert_eq!(noted().await, ["Earliest"]);
-    // Forward; and back, into a new generation beside the old one, whose note stands behind.
-    for (to, note) in [(StartPosition::Latest, "Latest"), (StartPosition::Earliest, "Earliest")] {
-        world.clock.advance(1);
-        store.reset("drivers", to).await.unwrap();
-        assert_eq!(noted().await[0], note);
-        ingest(&store).await;
-        assert_eq!(noted().await[0], note, "the next reader finds it");
-    }
-}
-
-#[tokio::test]
-async fn a_job_that_starts_while_a_reset_asks_the_source_is_noticed() {
-    let mut world = World::new("busy");
-    world.stream = world.stream.bounded(false);
-    STREAMS.lock().unwrap().insert(world.name.clone(), world.stream.clone());
-    let store = world.open(world.definitions("busy")).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    let asked = Arc::new(Barrier::new(2));
-    ASKED.lock().unwrap().insert(world.stream.identity(), Arc::clone(&asked));
-    let started = async {
-        asked.wait().await;
-        let job = store.ingest("drivers", IngestOptions::default()).await.unwrap();
-        asked.wait().await;
-        job
-    };
-    let (reset, mut job) = futures::join!(store.reset("drivers", StartPosition::Latest), started);
-    assert_eq!(reset.unwrap_err().kind(), ErrorKind::Conflict);
-    job.stop().await.unwrap();
-}
-
-#[tokio::test]
-async fn resets_that_make_no_sense_are_refused() {
-    let world = World::new("refused");
-    let stream = MemoryStreamSource::with_schema("refused", rows(&[]).schema());
-    stream.add_split(SplitId::from("0"), &[]);
-    STREAMS.lock().unwrap().insert("refused".into(), stream);
-    let store = world.open(world.definitions("refused")).await;
-    store.apply().await.unwrap();
-    let error = store.reset("history", StartPosition::Latest).await.unwrap_err();
-    assert_eq!(error.to_string(), "source `history` is no stream: there is nothing to reset");
-    let error = store.reset("driver", StartPosition::Latest).await.unwrap_err();
-    assert!(error.to_string().contains("did you mean `drivers`?"), "{error}");
-    let mut job = store.ingest("drivers", IngestOptions::default()).await.unwrap();
-    let error = store.reset("drivers", StartPosition::Latest).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Conflict);
-    assert!(error.to_string().contains("is running: stop it first"), "{error}");
-    job.stop().await.unwrap();
-    store.reset("drivers", StartPosition::Latest).await.unwrap();
 }
 
 #[tokio::test]
