@@ -92,6 +92,11 @@ impl Cluster {
 
     /// Appends a record in a transaction that is aborted.
     pub(crate) fn abort(&self, record: FutureRecord<'_, str, String>) {
+        self.begin(record).abort_transaction(PATIENCE).unwrap();
+    }
+
+    /// Appends a record in a transaction that is still open; who has the producer ends it.
+    pub(crate) fn begin(&self, record: FutureRecord<'_, str, String>) -> FutureProducer {
         let producer: FutureProducer = self
             .runtime
             .block_on(async { client(&self.kafka).set("transactional.id", record.topic).create() })
@@ -99,7 +104,20 @@ impl Cluster {
         producer.init_transactions(PATIENCE).unwrap();
         producer.begin_transaction().unwrap();
         self.runtime.block_on(producer.send(record, PATIENCE)).map_err(|(error, _)| error).unwrap();
-        producer.abort_transaction(PATIENCE).unwrap();
+        producer
+    }
+
+    /// Deletes a topic, and makes another one of the same name.
+    pub(crate) fn make_anew(&self, name: &str, partitions: i32) {
+        let options = AdminOptions::new().operation_timeout(Some(PATIENCE));
+        for gone in self.runtime.block_on(self.admin.delete_topics(&[name], &options)).unwrap() {
+            gone.unwrap();
+        }
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(2)).set("retention.ms", "-1");
+        wait_for("the name to be free", PATIENCE, || {
+            let made = self.runtime.block_on(self.admin.create_topics([&topic], &options)).unwrap();
+            made.iter().all(Result::is_ok)
+        });
     }
 
     /// Removes the records of partition 0 before an offset, as retention does.

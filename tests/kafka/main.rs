@@ -26,9 +26,12 @@ type Test = fn(&mut Cluster);
 const TESTS: &[(&str, Test)] = &[
     ("metadata_becomes_features_and_tombstones_delete", records::metadata_becomes_features_and_tombstones_delete),
     ("what_holds_nothing_is_caught_up_with", records::what_holds_nothing_is_caught_up_with),
+    ("an_open_transaction_is_no_part_of_what_is_caught_up_with", records::an_open_transaction_is_no_part_of_it),
+    ("a_topic_made_anew_is_read_again_after_a_reset", records::a_topic_made_anew_is_read_again_after_a_reset),
     ("what_compaction_has_left_is_caught_up_with", records::what_compaction_has_left_is_caught_up_with),
     ("what_was_not_kept_is_caught_up_with_and_told", records::what_was_not_kept_is_caught_up_with_and_told),
     ("writers_change_the_schemas_of_a_registry_in_mid_stream", schemas::writers_change_them_in_mid_stream),
+    ("json_and_protobuf_are_framed_too", schemas::json_and_protobuf_are_framed_too),
     ("brokers_that_are_away_at_the_start_are_waited_for", faults::brokers_are_away_at_the_start),
     ("a_broker_is_restarted", faults::a_broker_is_restarted),
     ("leaders_move", faults::leaders_move),

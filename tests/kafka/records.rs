@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use headwater_tests::wait_for;
 use headwater_tests::worker::Project;
 use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::FutureRecord;
+use rdkafka::producer::{FutureRecord, Producer};
 use serde_json::{Value, json};
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, PATIENCE};
 
 /// 2021-04-12T10:00:00.123Z, in milliseconds: when records are stored.
 const STORED: i64 = 1_618_221_600_123;
@@ -120,6 +121,62 @@ pub(crate) fn what_holds_nothing_is_caught_up_with(cluster: &mut Cluster) {
     assert_eq!(values[2], json!([2, null, null]), "it stands behind a record and a marker");
 }
 
+pub(crate) fn an_open_transaction_is_no_part_of_it(cluster: &mut Cluster) {
+    let topic = cluster.topic(1);
+    let project = project(cluster, &topic);
+    let (one, two) = (event(1), event(2));
+    let record = |value| FutureRecord::<str, String>::to(&topic).payload(value).timestamp(STORED);
+    cluster.put(record(&one));
+    let writer = cluster.begin(record(&two));
+    // What lies behind the beginning of a transaction that is open is read by nobody: also what is in none.
+    let three = event(3);
+    cluster.put(record(&three));
+    let places = |expected: Value| {
+        project.ok(&["ingest", "--until-caught-up"]);
+        let (values, _) = features(&project, FEATURES);
+        assert_eq!(values[2], expected);
+    };
+    places(json!([0, null, null]));
+    writer.commit_transaction(PATIENCE).unwrap();
+    // The writer hears of it before the partitions do.
+    wait_for("the transaction to be over", PATIENCE, || cluster.offsets(&topic) == [0, 1, 2]);
+    places(json!([0, 1, 2]));
+}
+
+pub(crate) fn a_topic_made_anew_is_read_again_after_a_reset(cluster: &mut Cluster) {
+    let topic = cluster.topic(1);
+    let project = project(cluster, &topic);
+    let put = |driver| {
+        let value = event(driver);
+        cluster.put(FutureRecord::<str, String>::to(&topic).payload(&value).timestamp(STORED));
+    };
+    (0..4).for_each(|_| put(1));
+    project.ok(&["ingest", "--until-caught-up"]);
+    cluster.make_anew(&topic, 1);
+    put(2);
+    let refused = || {
+        let output = project.run(&["ingest", "--until-caught-up"]);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && error.contains("the topic was re-created or cut off"), "{error}");
+        assert!(error.contains("a `reset` of the source reads it from its beginning"), "{error}");
+    };
+    refused();
+    // Also while nothing is behind its end, a reset to its end is not one within the old topic.
+    project.ok(&["reset", "events", "--to", "latest"]);
+    put(3);
+    let places = |expected: Value| {
+        project.ok(&["ingest", "--until-caught-up"]);
+        let (values, _) = features(&project, FEATURES);
+        assert_eq!(values[2], expected);
+    };
+    places(json!([null, null, 1]));
+    cluster.make_anew(&topic, 1);
+    put(2);
+    refused();
+    project.ok(&["reset", "events", "--to", "earliest"]);
+    places(json!([null, 0, null]));
+}
+
 pub(crate) fn what_compaction_has_left_is_caught_up_with(cluster: &mut Cluster) {
     let topic = cluster.compacted_topic();
     let stopped = project(cluster, &topic);
@@ -166,7 +223,10 @@ pub(crate) fn what_was_not_kept_is_caught_up_with_and_told(cluster: &mut Cluster
     put(2);
     cluster.delete_before(&topic, 3);
     // Nothing is left that could show how far the job is.
-    project.ok(&["ingest", "--until-caught-up"]);
+    let output = project.run(&["ingest", "--until-caught-up"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let lost = "retention has removed the records from offset 1 to 3 of partition 0; going on at offset 3";
+    assert!(output.status.success() && said.contains(lost), "{said}");
     put(3);
     project.ok(&["ingest", "--until-caught-up"]);
     let (values, _) = features(&project, FEATURES);

@@ -95,13 +95,26 @@ fn registry(runtime: &Runtime) -> String {
     })
 }
 
-/// A project of this name. Its processes log all they can.
-fn project(name: &str, cluster: &Cluster, topic: &str, registry: &str, password: &str) -> Project {
+/// How the readers of a project's topic have their records.
+struct Read<'a> {
+    name: &'a str,
+    topic: &'a str,
+    format: &'a str,
+    registry: &'a str,
+    password: &'a str,
+}
+
+fn avro() -> String {
     let field = |name: &str, of: Value| json!({"name": name, "type": of});
     let reader = record(json!([
         field("driver_id", json!("long")), time("micros"), field("rate", json!("double")),
         {"name": "trips", "type": ["null", "long"], "default": null},
     ]));
+    format!("{{ type: avro, schema: '{reader}' }}")
+}
+
+/// A project whose processes log all they can.
+fn project(cluster: &Cluster, Read { name, topic, format, registry, password }: Read<'_>) -> Project {
     let definitions = format!(
         r#"
 project: {name}
@@ -122,7 +135,7 @@ sources:
     schema_registry_password: ${{REGISTRY_PASSWORD}}
     timestamp_field: event_timestamp
     batch_source: history
-    record_format: {{ type: avro, schema: '{reader}' }}
+    record_format: {format}
 stream_feature_views:
   - name: drivers
     entities: [driver]
@@ -148,7 +161,8 @@ pub(crate) fn writers_change_them_in_mid_stream(cluster: &mut Cluster) {
     let registry = registry(&runtime);
     let secrets = [PASSWORD, WRONG, &credentials(PASSWORD), &credentials(WRONG)];
 
-    let reads = project(&topic, cluster, &topic, &registry, PASSWORD);
+    let read = Read { name: &topic, topic: &topic, format: &avro(), registry: &registry, password: PASSWORD };
+    let reads = project(cluster, read);
     let printed = reads.run(&["ingest", "--until-caught-up"]);
     assert!(printed.status.success(), "{}", String::from_utf8_lossy(&printed.stderr));
     let (values, _) = features(&reads, "drivers:rate,drivers:trips");
@@ -156,9 +170,57 @@ pub(crate) fn writers_change_them_in_mid_stream(cluster: &mut Cluster) {
     let more = [&["plan"][..], &["status"], &["status", "--output", "json"]].map(|arguments| reads.run(arguments));
     hidden(&secrets, &reads, &[&printed, &more[0], &more[1], &more[2]]);
 
-    let stranger = project(&format!("{topic}-stranger"), cluster, &topic, &registry, WRONG);
+    let name = format!("{topic}-stranger");
+    let read = Read { name: &name, topic: &topic, format: &avro(), registry: &registry, password: WRONG };
+    let stranger = project(cluster, read);
     let printed = stranger.run(&["ingest", "--until-caught-up"]);
     let error = String::from_utf8_lossy(&printed.stderr);
     assert!(!printed.status.success() && error.contains("the schema registry answers with status `401`"), "{error}");
     hidden(&secrets, &stranger, &[&printed, &stranger.run(&["status"])]);
+}
+
+pub(crate) fn json_and_protobuf_are_framed_too(cluster: &mut Cluster) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let registry = registry(&runtime);
+    let json = |driver: i64, rate: f64| {
+        let time = "2021-04-12T10:00:00Z";
+        json!({"driver_id": driver, "event_timestamp": time, "rate": rate, "trips": 7}).to_string()
+    };
+    // A writer of another version has a field more.
+    let more = json(3, 0.75).replace('}', ", \"added\": true}");
+    let sent = [framed(1, &[json(1, 0.5).as_bytes()]), json(2, 0.25).into_bytes(), framed(2, &[more.as_bytes()])];
+    let format = r#"{ type: json, schema: "driver_id bigint, event_timestamp timestamp, rate double, trips bigint" }"#;
+    reads(cluster, &registry, format, &sent);
+
+    // The second message of its file.
+    let place: &[u8] = &[2, 2];
+    let sent = [
+        framed(1, &[place, &ride(1, 0.5)]),
+        framed(1, &[place, &ride(2, 0.25)]),
+        // Field 100, a text.
+        framed(2, &[place, &ride(3, 0.75), b"\xa2\x06\x03new"]),
+    ];
+    let set = concat!(env!("CARGO_MANIFEST_DIR"), "/../crates/headwater-engine/tests/records/rides.desc");
+    let format = format!("{{ type: protobuf, descriptor_set: {set}, message: rides.v1.Ride }}");
+    let mapping = "\n    field_mapping: { ts: event_timestamp, fare: rate, zigzag: trips }";
+    reads(cluster, &registry, &(format + mapping), &sent);
+}
+
+/// `rides.v1.Ride` of `rides.proto`: `driver_id`, `ts`, `fare` and `zigzag`, which is 7.
+fn ride(driver: u8, fare: f64) -> Vec<u8> {
+    let seconds = b"\x12\x06\x08\xa0\xb4\xd0\x83\x06";
+    [&[0x08, driver], seconds.as_slice(), &[0x19], &fare.to_le_bytes(), b"\x80\x01\x0e"].concat()
+}
+
+/// Three drivers have the values of these records, in a topic of their own.
+fn reads(cluster: &mut Cluster, registry: &str, format: &str, sent: &[Vec<u8>]) {
+    let topic = cluster.topic(1);
+    for value in sent {
+        cluster.put(FutureRecord::<str, [u8]>::to(&topic).payload(value));
+    }
+    let read = Read { name: &topic, topic: &topic, format, registry, password: PASSWORD };
+    let project = project(cluster, read);
+    project.ok(&["ingest", "--until-caught-up"]);
+    let (values, _) = features(&project, "drivers:rate,drivers:trips");
+    assert_eq!(values, [json!([0.5, 0.25, 0.75]), json!([7, 7, 7])]);
 }
