@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -42,8 +42,11 @@ pub(crate) async fn a_revocation_that_is_not_acknowledged_counts_as_lost(broker:
     let mut one = broker.reader(&topic, options.clone(), &setup).await?;
     one.until(|reader| reader.assigned.len() == 2).await?;
     // It hears of nothing more: its store is stuck.
+    let begin = Instant::now();
     let mut two = broker.reader(&topic, options, &setup).await?;
     until_assigned(&mut two).await?;
+    // The second, and what the group needs: a heartbeat of 2 s, and twice that all members join.
+    ensure!(begin.elapsed() < Duration::from_secs(15), "held up for {:?}", begin.elapsed());
     one.until(|reader| !reader.revoked.is_empty()).await?;
     ensure!(one.revoked.iter().all(|(_, lost)| *lost), "revoked, not lost: {:?}", one.revoked);
     ensure!(one.assigned.len() == 1, "{:?}", one.assigned);
