@@ -220,7 +220,7 @@ impl Listed {
     /// Behind the last record, as of `now`. Nothing is between it and the end of a closed shard.
     pub(crate) fn behind_all(&self, now: Micros) -> Place {
         let end = self.end.clone().map(|end| Place::Record(end, Within::Whole { seen: Some(now) }));
-        end.unwrap_or(Place::Time(now))
+        end.unwrap_or(Place::since(now))
     }
 
     /// Whether everything up to the end of the shard, which is closed, is done.

@@ -302,7 +302,7 @@ impl Coordinator {
         let now = self.shared.context.clock.now();
         let behind = match position.as_ref().map(Place::of).transpose()? {
             Some(Place::Record(sequence, _)) => Place::Record(sequence, Within::Whole { seen: Some(now) }),
-            Some(Place::Start | Place::Time(_)) | None => Place::Time(now),
+            Some(Place::Start | Place::Time { .. }) | None => Place::since(now),
         };
         let mut batch = BatchBuilder::default().finish(shard, behind.position(), None);
         batch.lost = true;

@@ -36,8 +36,10 @@ pub(crate) struct Cursor {
     place: Place,
     /// The record of `place` is known to be there still, or nothing is lost if it is not.
     ///
-    /// Kinesis begins at the oldest record where a sequence number has been removed, and says nothing. So reading begins
-    /// *at* the last record that is done, and where that one does not come, it is gone.
+    /// Kinesis begins at the oldest record where a sequence number or a time has been removed, and says nothing. So reading
+    /// begins *at* the last record that is done, and where that one does not come, it is gone. Where there is none, it
+    /// counts when the end of the shard was last seen; where it never was, nothing of the shard was read, and there is
+    /// nothing to prove.
     proven: bool,
     /// The server does not take the position: reading begins at the oldest record.
     anew: bool,
@@ -52,7 +54,7 @@ pub(crate) struct Cursor {
 impl Cursor {
     /// `retention` is how long the stream keeps records.
     pub(crate) fn new(shard: &str, place: Place, retention: Micros, on_position_lost: OnPositionLost) -> Self {
-        let proven = !matches!(place, Place::Record(..));
+        let proven = !can_be_gone(&place);
         let shard = shard.to_owned();
         Self { shard, place, proven, anew: false, lost: false, retention, on_position_lost, hash_keys: None }
     }
@@ -68,14 +70,14 @@ impl Cursor {
 
     /// Where to begin when reading starts, or starts anew.
     pub(crate) fn begin(&mut self) -> Begin {
+        if self.anew {
+            return Begin::Horizon;
+        }
+        self.proven = !can_be_gone(&self.place);
         match &self.place {
-            Place::Start => Begin::Horizon,
-            _ if self.anew => Begin::Horizon,
-            Place::Time(time) => Begin::At(*time),
-            Place::Record(sequence, _) => {
-                self.proven = false;
-                Begin::Sequence(sequence.to_string())
-            }
+            Place::Start | Place::Time { from: ..=0, .. } => Begin::Horizon,
+            Place::Time { from, .. } => Begin::At(*from),
+            Place::Record(sequence, _) => Begin::Sequence(sequence.to_string()),
         }
     }
 
@@ -124,8 +126,9 @@ impl Cursor {
         match &self.place {
             Place::Start => {}
             // Some servers begin earlier than they are asked to.
-            Place::Time(time) if arrival.is_some_and(|arrival| arrival < *time) => return Ok(()),
-            Place::Time(_) => {}
+            Place::Time { from, .. } if arrival.is_some_and(|arrival| arrival < *from) => return Ok(()),
+            Place::Time { .. } if self.proven => {}
+            Place::Time { .. } => self.lost(now)?,
             Place::Record(last, within) => match sequence.cmp(last) {
                 Ordering::Less => return Ok(()),
                 Ordering::Greater if self.proven => {}
@@ -181,21 +184,15 @@ impl Cursor {
             self.lost(now)?;
         }
         // What is known to have been empty until yesterday can lose its last record to retention and nothing else.
-        if let Place::Record(_, within @ (Within::Plain | Within::Whole { .. })) = &mut self.place {
-            *within = Within::Whole { seen: Some(now) };
-        }
+        self.place = self.place.at_end(now);
         Ok(())
     }
 
-    /// The last record that is done is not there any more: decides whether others may have gone with it.
+    /// The last record that is done is not there any more, or there was none: decides whether others may be gone.
     fn lost(&mut self, now: Micros) -> Result<()> {
         self.proven = true;
-        let seen = match &self.place {
-            Place::Record(_, Within::Whole { seen: Some(seen) }) => Some(*seen),
-            _ => None,
-        };
         // Whatever came after `seen` is younger than what retention removes.
-        if seen.is_some_and(|seen| seen > now.saturating_sub(self.retention)) {
+        if self.place.seen().is_some_and(|seen| seen > now.saturating_sub(self.retention)) {
             return Ok(());
         }
         let position = self.place.position();
@@ -204,8 +201,8 @@ impl Cursor {
                 self.proven = false;
                 Err(Error::new(
                     ErrorKind::PositionLost,
-                    "retention has removed the record up to which the shard was read, and others may be gone with it; \
-                     `on_position_lost: earliest` goes on at the oldest record",
+                    "retention has removed the record up to which the shard was read, or what may have come since its \
+                     end was last seen; `on_position_lost: earliest` goes on at the oldest record",
                 )
                 .with_context("shard", &self.shard)
                 .with_context("position", position)
@@ -222,6 +219,12 @@ impl Cursor {
             }
         }
     }
+}
+
+/// Whether retention can have removed what was to be read behind a place, and the place tells. `earliest` and a time
+/// mean what is there of it when it is read.
+fn can_be_gone(place: &Place) -> bool {
+    matches!(place, Place::Record(..) | Place::Time { seen: Some(_), .. })
 }
 
 /// Batches in the making.

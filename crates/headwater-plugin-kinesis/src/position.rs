@@ -6,6 +6,7 @@
 //! | --- | --- |
 //! | none | before the first record |
 //! | `00`, time | that arrived before this time (microseconds, 8 bytes big-endian) |
+//! | `00`, time, time | as above, and nothing else had arrived by the second time |
 //! | length, number | up to and including the record with this sequence number (big-endian, without leading zeros) |
 //! | length, number, sub-sequence | up to and including this record of an aggregate (4 bytes big-endian) |
 //! | length, number, `ffffffff` | up to and including all records of the aggregate |
@@ -97,8 +98,13 @@ impl fmt::Display for Sequence {
 pub(crate) enum Place {
     /// None is.
     Start,
-    /// Those that arrived before this time.
-    Time(Micros),
+    /// Those that arrived before a time. At `seen`, where that is known, nothing else was in the shard.
+    Time {
+        /// The time; zero where none are.
+        from: Micros,
+        /// When the end of the shard was last seen.
+        seen: Option<Micros>,
+    },
     /// Those up to this one.
     Record(Sequence, Within),
 }
@@ -118,13 +124,36 @@ pub(crate) enum Within {
 }
 
 impl Place {
+    /// Behind what arrived before this time.
+    pub(crate) fn since(from: Micros) -> Self {
+        Self::Time { from, seen: None }
+    }
+
+    /// When nothing else was in the shard, where that is known.
+    pub(crate) fn seen(&self) -> Option<Micros> {
+        match self {
+            Self::Time { seen, .. } | Self::Record(_, Within::Whole { seen }) => *seen,
+            Self::Start | Self::Record(..) => None,
+        }
+    }
+
+    /// This place at the end of the shard, as of `now`: a greater one, whatever the clock says.
+    pub(crate) fn at_end(&self, now: Micros) -> Self {
+        let seen = Some(self.seen().map_or(now, |seen| now.max(seen.saturating_add(1))));
+        match self {
+            Self::Start => Self::Time { from: 0, seen },
+            Self::Time { from, .. } => Self::Time { from: *from, seen },
+            Self::Record(sequence, _) => Self::Record(sequence.clone(), Within::Whole { seen }),
+        }
+    }
+
     /// As bytes.
     pub(crate) fn position(&self) -> Position {
         match self {
             Self::Start => Position::START,
-            Self::Time(time) => {
+            Self::Time { from, seen } => {
                 let mut bytes = vec![0];
-                bytes.extend(time.max(&0).to_be_bytes());
+                bytes.extend([from].into_iter().chain(seen).flat_map(|time| time.max(&0).to_be_bytes()));
                 Position::new(bytes)
             }
             Self::Record(sequence, within) => {
@@ -158,7 +187,10 @@ impl Place {
     fn read(bytes: &[u8]) -> Option<Self> {
         let Some((&length, rest)) = bytes.split_first() else { return Some(Self::Start) };
         if length == 0 {
-            return Some(Self::Time(i64::from_be_bytes(rest.try_into().ok()?)));
+            let (from, seen) = rest.split_at_checked(8)?;
+            let time = |bytes: &[u8]| Some(i64::from_be_bytes(bytes.try_into().ok()?));
+            let seen = if seen.is_empty() { None } else { Some(time(seen)?) };
+            return Some(Self::Time { from: time(from)?, seen });
         }
         let (number, within) = rest.split_at_checked(usize::from(length))?;
         if number.first() == Some(&0) {
@@ -226,8 +258,11 @@ mod tests {
         let second = sequence("49590338271490256608559692538361571095921575989136588899");
         let places = [
             Place::Start,
-            Place::Time(1_700_000_000_000_000),
-            Place::Time(1_700_000_000_000_001),
+            Place::Time { from: 0, seen: Some(1_800_000_000_000_000) },
+            Place::since(1_700_000_000_000_000),
+            Place::Time { from: 1_700_000_000_000_000, seen: Some(1) },
+            Place::Time { from: 1_700_000_000_000_000, seen: Some(2) },
+            Place::since(1_700_000_000_000_001),
             Place::Record(first.clone(), Within::Plain),
             Place::Record(first.clone(), Within::Sub(0)),
             Place::Record(first.clone(), Within::Sub(300)),
@@ -241,9 +276,30 @@ mod tests {
         for (place, position) in places.iter().zip(&positions) {
             assert_eq!(Place::of(position).unwrap(), *place);
         }
-        for wrong in [&[0, 1][..], &[5, 1], &[1, 0], &[1, 7, 1], &[1, 7, 0, 0, 0, 1, 9]] {
+        for wrong in [&[0, 1][..], &[0; 16], &[5, 1], &[1, 0], &[1, 7, 1], &[1, 7, 0, 0, 0, 1, 9]] {
             let error = Place::of(&Position::new(wrong.to_vec())).unwrap_err();
             assert!(error.to_string().contains("is no position of a Kinesis shard"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_at_the_end_is_greater_whatever_the_clock_says() {
+        let record = sequence("7");
+        let places = [
+            Place::Start,
+            Place::since(5),
+            Place::Record(record.clone(), Within::Plain),
+            Place::Record(record, Within::Sub(3)),
+        ];
+        for place in places {
+            let end = place.at_end(100);
+            assert_eq!(end.seen(), Some(100));
+            // Later, at the same moment, and when the clock was set back.
+            for (now, seen) in [(200, 200), (100, 101), (50, 101)] {
+                let later = end.at_end(now);
+                assert!(place.position() < end.position() && end.position() < later.position(), "{place:?}");
+                assert_eq!(later.seen(), Some(seen), "{place:?}");
+            }
         }
     }
 }

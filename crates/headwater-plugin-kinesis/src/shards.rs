@@ -236,7 +236,7 @@ mod tests {
     #[test]
     fn checkpoints_say_what_is_over_and_where_to_go_on() {
         let through = |position: Position| Progress::Through(position);
-        let place = Place::Time(7);
+        let place = Place::since(7);
         let mut shards = shards(&[("a", Progress::End), ("b", through(place.position()))], &Starts::default());
         assert_eq!(shards.ready(), ["b", "c"]);
         assert_eq!(shards.read("b"), Some(place));
@@ -271,7 +271,7 @@ mod tests {
             (place("99", Within::Whole { seen: None }), true),
             (place("99", Within::Sub(7)), false),
             (place("98", Within::Whole { seen: Some(NOW) }), false),
-            (Place::Time(NOW), false),
+            (Place::since(NOW), false),
         ] {
             // What the first start left out and somebody else has read in part is read on.
             for starts in [Starts::default(), Starts::of_shards([("a", First::Skipped)])] {
@@ -312,17 +312,17 @@ mod tests {
 
     #[test]
     fn the_first_start_says_where_to_begin_and_what_to_leave_out() {
-        let at = |time| First::Begins(Place::Time(time));
+        let at = |time| First::Begins(Place::since(time));
         let latest =
             Starts::of_shards([("a", First::Skipped), ("b", First::Skipped), ("c", First::Skipped), ("d", at(5))]);
         let mut shards = shards(&[], &latest);
         finish_over(&mut shards, &["a", "b", "c"]);
         assert_eq!(shards.ready(), ["d"]);
-        assert_eq!(shards.read("d"), Some(Place::Time(5)));
+        assert_eq!(shards.read("d"), Some(Place::since(5)));
         let mut at = super::tests::shards(&[], &Starts::of_shards([("a", at(5)), ("b", at(5))]));
         assert_eq!(at.ready(), ["a"]);
         finish(&mut at, "a");
-        assert_eq!(at.read("b"), Some(Place::Time(5)));
+        assert_eq!(at.read("b"), Some(Place::since(5)));
         assert_eq!(at.read("c"), Some(Place::Start));
     }
 
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn gone_parents_matter_wherever_a_shard_begins_until_it_is_begun() {
         let [.., d] = diamond();
-        for place in [Place::Start, Place::Time(7)] {
+        for place in [Place::Start, Place::since(7)] {
             let mut shards = Shards::default();
             let starts = Starts::of_shards([("d", First::Begins(place.clone()))]);
             shards.list(std::slice::from_ref(&d), &BTreeMap::new(), &starts, NOW).unwrap();

@@ -46,7 +46,7 @@ impl Starts {
         let mut starts = BTreeMap::new();
         for listed in listing {
             let first = match context.start {
-                StartPosition::At(time) if time > 0 => First::Begins(Place::Time(time)),
+                StartPosition::At(time) if time > 0 => First::Begins(Place::since(time)),
                 StartPosition::Latest if listed.closed => First::Skipped,
                 StartPosition::Latest => First::Begins(newest(stream, &listed.shard, context).await?),
                 StartPosition::Earliest | StartPosition::At(_) => First::Begins(Place::Start),
@@ -108,7 +108,7 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
     let begin = Begin::At(time);
     let mut iterator = patiently(|| stream.iterator(shard, &begin)).await?;
     let mut pace = Pace::new();
-    let mut place = Place::Time(time);
+    let mut place = Place::since(time);
     loop {
         pace.wait().await;
         pace.called(Instant::now());
@@ -127,7 +127,8 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
         let is_behind = answer.millis_behind_latest != Some(0) || answer.records.len() >= MOST_RECORDS;
         match answer.next_shard_iterator {
             Some(next) if is_behind => iterator = next,
-            _ => return Ok(place),
+            // From here on it shows whether something can have gone, also where nothing came.
+            _ => return Ok(if place == Place::since(time) { place.at_end(context.clock.now()) } else { place }),
         }
     }
 }
@@ -140,7 +141,7 @@ mod tests {
     fn what_is_gone_was_to_be_read_unless_it_was_left_out_or_gone_before() {
         let starts = Starts::of_shards([
             ("skipped", First::Skipped),
-            ("begins", First::Begins(Place::Time(7))),
+            ("begins", First::Begins(Place::since(7))),
             ("child", First::Begins(Place::Start)),
         ]);
         assert!(starts.leave_out("skipped", "child"));
@@ -155,7 +156,7 @@ mod tests {
         let starts = Starts::of_shards([
             ("shardId-000000000000", First::Skipped),
             ("shardId-000000000001", First::Begins(Place::Start)),
-            ("shardId-000000000002", First::Begins(Place::Time(7))),
+            ("shardId-000000000002", First::Begins(Place::since(7))),
         ]);
         assert_eq!(Starts::read(&starts.write()).unwrap(), starts);
         assert_eq!(Starts::read(b"").unwrap(), Starts::default());

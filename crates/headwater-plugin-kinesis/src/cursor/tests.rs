@@ -73,7 +73,7 @@ fn reading_goes_on_behind_the_last_record() {
 
 #[test]
 fn a_start_at_a_time_leaves_out_what_arrived_before() {
-    let mut cursor = cursor(Place::Time(NOW), OnPositionLost::Fail);
+    let mut cursor = cursor(Place::since(NOW), OnPositionLost::Fail);
     assert_eq!(cursor.begin(), Begin::At(NOW));
     let records = [record(1, NOW - 1000, b"before"), record(2, NOW, b"then"), record(3, NOW + 1000, b"after")];
     assert_eq!(values(&cursor.take(&records, NOW, 10, 1000).unwrap()), [["then", "after"]]);
@@ -119,6 +119,43 @@ fn silence_loses_no_position() {
     // After more than that, what came first may be gone too.
     let mut late = cursor(noted, OnPositionLost::Fail);
     assert!(late.take(&plain(&[9]), NOW + DAY + 1, 10, 1000).is_err());
+}
+
+#[test]
+fn a_shard_of_which_nothing_was_read_is_lost_as_others_are() {
+    // Where it begins, and where to when it is read again: nothing has come.
+    for (place, begin) in [(Place::Start, Begin::Horizon), (Place::since(NOW - DAY), Begin::At(NOW - DAY))] {
+        let mut silent = cursor(place.clone(), OnPositionLost::Fail);
+        silent.begin();
+        silent.at_end(NOW).unwrap();
+        assert!(silent.position() > place.position(), "the engine takes what is new alone");
+        let noted = Place::of(&silent.position()).unwrap();
+        let again = |later| {
+            let mut again = cursor(noted.clone(), OnPositionLost::Fail);
+            assert_eq!(again.begin(), begin);
+            let came = [record(9, NOW + later, b"came")];
+            (again.at_end(NOW + later).is_ok(), cursor(noted.clone(), OnPositionLost::Fail).take(&came, NOW + later, 9, 99))
+        };
+        let (is_there, came) = again(DAY - 1);
+        assert!(is_there);
+        assert_eq!(values(&came.unwrap()), [["came"]]);
+        // What came first may be gone.
+        let (is_there, came) = again(DAY + 1);
+        assert!(!is_there);
+        assert_eq!(came.err().map(|error| error.kind()), Some(ErrorKind::PositionLost));
+
+        let mut goes_on = cursor(noted.clone(), OnPositionLost::Earliest);
+        let ready = goes_on.take(&[record(9, NOW + DAY, b"came")], NOW + DAY + 1, 9, 99).unwrap();
+        assert!(ready[0].batch.lost);
+        let mut goes_on = cursor(noted, OnPositionLost::Earliest);
+        goes_on.at_end(NOW + DAY + 1).unwrap();
+        assert!(goes_on.has_lost());
+    }
+    // It was never there before: what there is, is all that was asked for.
+    for place in [Place::Start, Place::since(NOW - DAY)] {
+        let mut first = cursor(place, OnPositionLost::Fail);
+        assert_eq!(values(&first.take(&plain(&[9]), NOW + DAY + 1, 9, 99).unwrap()), [["9"]]);
+    }
 }
 
 #[test]
