@@ -17,7 +17,7 @@ use crate::fan_out::{self, FanOut};
 use crate::leases::Leases;
 use crate::pace::Trouble;
 use crate::polling;
-use crate::position::{Place, Within};
+use crate::position::Place;
 use crate::queue::Queue;
 use crate::shards::Shards;
 use crate::starts::Starts;
@@ -103,10 +103,10 @@ pub(crate) struct Coordinator {
     announced: BTreeMap<String, Listed>,
     /// Where the shards begin that were there at the first start.
     starts: Option<Starts>,
-    /// One for each shard that is read; gives its name and how it ended.
-    tasks: JoinSet<(String, Result<()>)>,
-    /// Shards whose tasks ended because the server did not know something, with what it said.
-    missing: BTreeMap<String, Error>,
+    /// One for each shard that is read; gives what was handed over, and how it ended.
+    tasks: JoinSet<(Delivery, Result<()>)>,
+    /// Shards whose tasks ended because the server did not know something, with how far they were read and what it said.
+    missing: BTreeMap<String, (Position, Error)>,
     /// Shards that were gone before they could be read, as the reader was told.
     lost: BTreeSet<String>,
 }
@@ -155,12 +155,15 @@ impl Coordinator {
                 () = shared.wake.notified() => look = false,
                 () = tokio::time::sleep(shared.context.refresh) => look = true,
                 Some(ended) = self.tasks.join_next() => {
-                    let (shard, result) = ended.map_err(|error| {
+                    let (delivery, result) = ended.map_err(|error| {
                         Error::unexpected("the task of a shard died").with_source(error).with_plugin("kinesis")
                     })?;
+                    let shard = delivery.shard();
                     match result {
-                        Ok(()) => self.end(&shard),
-                        Err(error) if error.kind() == ErrorKind::NotFound => drop(self.missing.insert(shard, error)),
+                        Ok(()) => self.end(shard),
+                        Err(error) if error.kind() == ErrorKind::NotFound => {
+                            self.missing.insert(shard.to_owned(), (delivery.position(), error));
+                        }
                         Err(error) => return Err(error),
                     }
                     // Its children are there, whether it named them or not; or the listing tells what is missing.
@@ -205,22 +208,18 @@ impl Coordinator {
         }
         let starts = self.starts.get_or_insert_default();
         self.shards.list(&listing, &progress, starts, self.shared.context.clock.now())?;
-        self.look_for_missing(&listing).await
+        self.look_for_missing(&listing)
     }
 
     /// A shard that the server does not know any more while it is read was removed by retention, unless it is listed:
     /// then it is something else that is missing.
-    async fn look_for_missing(&mut self, listing: &[Listed]) -> Result<()> {
-        while let Some((shard, error)) = self.missing.pop_first() {
+    fn look_for_missing(&mut self, listing: &[Listed]) -> Result<()> {
+        while let Some((shard, (position, error))) = self.missing.pop_first() {
             if listing.iter().any(|listed| listed.shard == shard) {
                 return Err(error);
             }
-            let position = match self.shared.context.checkpoints.resume(&SplitId::from(shard.as_str())).await {
-                Ok(Some(Progress::Through(position))) => Some(position),
-                _ => None,
-            };
-            self.lost(&shard, position.as_ref())?;
-            self.tell_lost(&shard, position)?;
+            self.lost(&shard, Some(&position))?;
+            self.tell_lost(&shard);
             self.end(&shard);
         }
         Ok(())
@@ -254,14 +253,14 @@ impl Coordinator {
         for shard in over {
             self.end(&shard);
         }
-        for delivery in deliveries {
-            let (shard, fan_out) = (delivery.shard().to_owned(), self.shared.fan_out.clone());
+        for mut delivery in deliveries {
+            let fan_out = self.shared.fan_out.clone();
             self.tasks.spawn(async move {
                 let result = match fan_out {
-                    Some(fan_out) => fan_out::read(delivery, fan_out).await,
-                    None => polling::read(delivery).await,
+                    Some(fan_out) => fan_out::read(&mut delivery, fan_out).await,
+                    None => polling::read(&mut delivery).await,
                 };
-                (shard, result)
+                (delivery, result)
             });
         }
         Ok(())
@@ -288,26 +287,21 @@ impl Coordinator {
                 None => None,
             };
             self.lost(&parent, position.as_ref())?;
-            let resume = position.clone().unwrap_or(Position::START);
+            let resume = position.unwrap_or(Position::START);
             self.shared.queue.event(StreamEvent::Assigned(vec![AssignedSplit { split: split.clone(), resume }]));
-            self.tell_lost(&parent, position)?;
+            self.tell_lost(&parent);
             self.shared.queue.event(StreamEvent::SplitEnded(split));
             self.lost.insert(parent);
         }
         Ok(())
     }
 
-    /// Reports what a shard has lost behind `position`.
-    fn tell_lost(&self, shard: &str, position: Option<Position>) -> Result<()> {
-        let now = self.shared.context.clock.now();
-        let behind = match position.as_ref().map(Place::of).transpose()? {
-            Some(Place::Record(sequence, _)) => Place::Record(sequence, Within::Whole { seen: Some(now) }),
-            Some(Place::Start | Place::Time { .. }) | None => Place::since(now),
-        };
-        let mut batch = BatchBuilder::default().finish(shard, behind.position(), None);
+    /// Reports that a shard is gone with what was left in it: up to a position that is greater than all, as one view may be
+    /// further than another.
+    fn tell_lost(&self, shard: &str) {
+        let mut batch = BatchBuilder::default().finish(shard, Place::Gone.position(), None);
         batch.lost = true;
         self.shared.queue.event(StreamEvent::Batch(batch));
-        Ok(())
     }
 
     /// Retention has removed a shard of which this much was read.

@@ -75,7 +75,7 @@ impl Cursor {
         }
         self.proven = !can_be_gone(&self.place);
         match &self.place {
-            Place::Start | Place::Time { from: ..=0, .. } => Begin::Horizon,
+            Place::Start | Place::Time { from: ..=0, .. } | Place::Gone => Begin::Horizon,
             Place::Time { from, .. } => Begin::At(*from),
             Place::Record(sequence, _) => Begin::Sequence(sequence.to_string()),
         }
@@ -129,6 +129,7 @@ impl Cursor {
             Place::Time { from, .. } if arrival.is_some_and(|arrival| arrival < *from) => return Ok(()),
             Place::Time { .. } if self.proven => {}
             Place::Time { .. } => self.lost(now)?,
+            Place::Gone => return Ok(()),
             Place::Record(last, within) => match sequence.cmp(last) {
                 Ordering::Less => return Ok(()),
                 Ordering::Greater if self.proven => {}

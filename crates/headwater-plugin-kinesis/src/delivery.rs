@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_kinesis::types::Record;
 use headwater_core::stream::Lag;
-use headwater_core::{Error, Micros, Result};
+use headwater_core::{Error, Micros, Position, Result};
 
 use crate::batch::BatchBuilder;
 use crate::coordinator::Shared;
@@ -48,6 +48,11 @@ impl Delivery {
 
     pub(crate) fn shared(&self) -> &Shared {
         &self.shared
+    }
+
+    /// Up to where records were handed over.
+    pub(crate) fn position(&self) -> Position {
+        self.cursor.position()
     }
 
     /// Where to begin reading, also once more.

@@ -87,11 +87,11 @@ enum Ended {
 ///
 /// # Errors
 /// What waiting does not help against. Everything else is tried again without end.
-pub(crate) async fn read(mut delivery: Delivery, fan_out: FanOut) -> Result<()> {
+pub(crate) async fn read(delivery: &mut Delivery, fan_out: FanOut) -> Result<()> {
     let mut trouble = Trouble::new();
     let mut session = Session { fan_out, continuation: None, not_before: Instant::now(), untold: 0 };
     loop {
-        match session.run(&mut delivery, &mut trouble).await {
+        match session.run(delivery, &mut trouble).await {
             Ok(Ended::Session) => {}
             Ok(Ended::Shard) => return delivery.ended(),
             // Nothing is left, or little: an iterator certainly comes to the end.

@@ -25,7 +25,7 @@ struct ShardIterator {
 ///
 /// # Errors
 /// What waiting does not help against. Everything else is tried again without end.
-pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
+pub(crate) async fn read(delivery: &mut Delivery) -> Result<()> {
     let mut pace = Pace::new();
     let mut trouble = Trouble::new();
     let mut iterator: Option<ShardIterator> = None;
@@ -35,7 +35,7 @@ pub(crate) async fn read(mut delivery: Delivery) -> Result<()> {
         let (mut room, limit) = delivery.room().await;
         let current = match iterator.take().filter(|current| current.made.elapsed() < ITERATOR_LIFE) {
             Some(current) => current,
-            None => match make_iterator(&mut delivery).await {
+            None => match make_iterator(delivery).await {
                 Ok(text) => ShardIterator { text, made: Instant::now(), fresh: true },
                 Err(error) => {
                     drop(room);

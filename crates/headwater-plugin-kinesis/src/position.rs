@@ -11,6 +11,7 @@
 //! | length, number, sub-sequence | up to and including this record of an aggregate (4 bytes big-endian) |
 //! | length, number, `ffffffff` | up to and including all records of the aggregate |
 //! | length, number, `ffffffff`, time | as above, and whatever else had arrived by this time |
+//! | `ff` | that there was: the shard is gone |
 //!
 //! A sequence number has up to 129 decimal digits: it fits no integer type, and its text does not sort by value.
 
@@ -21,6 +22,8 @@ use headwater_core::{Error, Micros, Position, Result};
 
 /// The sub-sequence number that says "all of the aggregate".
 const WHOLE: u32 = u32::MAX;
+/// More than the length of any sequence number.
+const GONE: u8 = u8::MAX;
 /// Nine decimal digits at a time fit 32 bits.
 const CHUNK: u64 = 1_000_000_000;
 
@@ -29,7 +32,7 @@ const CHUNK: u64 = 1_000_000_000;
 pub(crate) struct Sequence(Vec<u8>);
 
 impl Sequence {
-    /// Reads the decimal text; `None` where it is none, zero (which no record has), or has more than 255 bytes.
+    /// Reads the decimal text; `None` where it is none, zero (which no record has), or has more than 600 digits.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         if text.is_empty() || text.len() > 600 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
@@ -107,6 +110,8 @@ pub(crate) enum Place {
     },
     /// Those up to this one.
     Record(Sequence, Within),
+    /// All that there were, whether they were read or not: the shard is gone.
+    Gone,
 }
 
 /// How much of a record is done.
@@ -133,17 +138,18 @@ impl Place {
     pub(crate) fn seen(&self) -> Option<Micros> {
         match self {
             Self::Time { seen, .. } | Self::Record(_, Within::Whole { seen }) => *seen,
-            Self::Start | Self::Record(..) => None,
+            Self::Start | Self::Record(..) | Self::Gone => None,
         }
     }
 
-    /// This place at the end of the shard, as of `now`: a greater one, whatever the clock says.
+    /// This place at the end of the shard, as of `now`: a greater one, whatever the clock says, unless the shard is gone.
     pub(crate) fn at_end(&self, now: Micros) -> Self {
         let seen = Some(self.seen().map_or(now, |seen| now.max(seen.saturating_add(1))));
         match self {
             Self::Start => Self::Time { from: 0, seen },
             Self::Time { from, .. } => Self::Time { from: *from, seen },
             Self::Record(sequence, _) => Self::Record(sequence.clone(), Within::Whole { seen }),
+            Self::Gone => Self::Gone,
         }
     }
 
@@ -168,6 +174,7 @@ impl Place {
                 }
                 Position::new(Bytes::from(bytes))
             }
+            Self::Gone => Position::new(vec![GONE]),
         }
     }
 
@@ -191,6 +198,9 @@ impl Place {
             let time = |bytes: &[u8]| Some(i64::from_be_bytes(bytes.try_into().ok()?));
             let seen = if seen.is_empty() { None } else { Some(time(seen)?) };
             return Some(Self::Time { from: time(from)?, seen });
+        }
+        if bytes == [GONE] {
+            return Some(Self::Gone);
         }
         let (number, within) = rest.split_at_checked(usize::from(length))?;
         if number.first() == Some(&0) {
@@ -270,6 +280,8 @@ mod tests {
             Place::Record(first.clone(), Within::Whole { seen: Some(1) }),
             Place::Record(first, Within::Whole { seen: Some(2) }),
             Place::Record(second, Within::Plain),
+            Place::Record(sequence(&"9".repeat(600)), Within::Whole { seen: Some(1) }),
+            Place::Gone,
         ];
         let positions = places.clone().map(|place| place.position());
         assert!(positions.is_sorted_by(|a, b| a < b), "{positions:?}");

@@ -252,7 +252,8 @@ impl Lane {
         if batch.through <= state.judged {
             return Ok((0, None));
         }
-        if batch.lost {
+        // Who has all of a split lacks nothing of it, however much less others have.
+        if batch.lost && !state.ended {
             state.lost(batch);
         }
         let stored = batch.metadata.as_ref().and_then(|metadata| metadata.column_by_name(METADATA_TIMESTAMP));

@@ -28,12 +28,17 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     splits: Mutex<BTreeMap<SplitId, Progress>>,
+    /// What there was of `splits` when a log was last published, where there is one: reading goes on there.
+    logged: Mutex<Option<BTreeMap<SplitId, Progress>>>,
     notes: Mutex<BTreeMap<String, Bytes>>,
 }
 
 #[async_trait]
 impl Checkpoints for Ledger {
     async fn resume(&self, split: &SplitId) -> Result<Option<Progress>> {
+        if let Some(logged) = &*self.logged.lock().unwrap() {
+            return Ok(logged.get(split).cloned());
+        }
         Ok(self.splits.lock().unwrap().get(split).cloned())
     }
 
@@ -61,7 +66,8 @@ pub(crate) struct Job {
     ledger: Arc<Ledger>,
     /// The values in the order in which they came.
     pub(crate) processed: Vec<String>,
-    /// The splits whose batches said that records are gone, each as often as it was said.
+    /// The splits whose batches said that records are gone, each as often as it was said where the engine writes it down:
+    /// behind what it knows.
     pub(crate) lost: Vec<SplitId>,
     pub(crate) batch_records: usize,
     pub(crate) buffer_bytes: usize,
@@ -126,6 +132,11 @@ impl Job {
         Ok(())
     }
 
+    /// Publishes a log: from now on reading goes on here.
+    pub(crate) fn publish(&self) {
+        *self.ledger.logged.lock().unwrap() = Some(self.ledger.splits.lock().unwrap().clone());
+    }
+
     /// The checkpoint of a shard.
     pub(crate) fn progress(&self, shard: usize) -> Option<Progress> {
         self.ledger.splits.lock().unwrap().get(&SplitId::from(shard_id(shard).as_str())).cloned()
@@ -157,7 +168,9 @@ impl Job {
                 let Payload::Encoded(values) = &batch.payload else { panic!("rows") };
                 let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap()).into_owned();
                 self.processed.extend(values.iter().map(text));
-                if batch.lost {
+                let known = self.ledger.splits.lock().unwrap().get(&batch.split).cloned();
+                if batch.lost && known.is_none_or(|known| matches!(known, Progress::Through(known) if known < batch.through))
+                {
                     self.lost.push(batch.split.clone());
                 }
                 vec![(batch.split, Progress::Through(batch.through))]

@@ -270,6 +270,10 @@ async fn removed_while_read(consumer: &str, lost: &str, listed: bool) -> Option<
     let mut job = Job::new(stream.open_with(&options, &open_context()).unwrap());
     let mut reader = job.subscribe().await.unwrap();
     job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
+    // Of what comes then the log has nothing yet.
+    job.publish();
+    load.send(&stream, 1).await.unwrap();
+    job.read(&mut *reader, load.total(), usize::MAX).await.unwrap();
     if !listed {
         removed.lock().unwrap().push(0);
     }

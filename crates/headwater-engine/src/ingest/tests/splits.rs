@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray};
 use headwater_core::memory::MemoryStreamSource;
-use headwater_core::stream::{Checkpoints, Progress};
+use headwater_core::stream::{Checkpoints, Progress, StreamBatch};
 use headwater_core::{Position, SplitId, StreamSource};
 
 use super::super::checkpoint::{self, GroupCheckpoints, Skipped, Why};
+use super::super::lane::{Delivery, Lane, Part, Piece, SplitState};
+use super::records;
 use super::world::*;
 use crate::ingest::{JobHandle, Replayed, dead_letters, job, replay_dead_letters};
 use crate::view::View;
@@ -181,4 +183,23 @@ async fn what_a_source_has_lost_is_stepped_over_and_written_down() {
     assert!(!end.metadata.contains_key("skipped_after"), "another piece lacks nothing: {:?}", end.metadata);
     let read = world.log().await.iter().map(|row| row.2).collect::<Vec<_>>();
     assert_eq!(read, [0, 1, 2, 3, 4, 10, 11]);
+}
+
+#[test]
+fn a_view_that_has_all_of_a_split_has_lost_nothing_when_others_have() {
+    let view = Arc::new(view("values", "g1"));
+    let split = SplitId::from("a");
+    // What is gone of the split with what is left of it: everything, up to a position that no record has.
+    let gone = StreamBatch { through: Position::new(vec![0xff]), lost: true, ..records::batch(&[]) };
+    for ended in [true, false] {
+        let mut lane = Lane::new("test", "events", &view).unwrap();
+        let position = Position::from_u64(5);
+        let mut state = SplitState::new(&view, None, None, Position::START, &position, None);
+        state.ended = ended;
+        lane.splits.insert(split.clone(), state);
+        let delivery = Delivery { batch: &gone, tombstones: &[], now: NOW };
+        lane.accept(&delivery, Part { piece: Piece::empty(&view), dead: vec![] }).unwrap();
+        let state = &lane.splits[&split];
+        assert_eq!((state.skipped.is_some(), &state.judged), (!ended, &gone.through));
+    }
 }
