@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_sdk_kinesis::types::Record;
-use headwater_core::stream::Lag;
+use headwater_core::stream::{Lag, StreamBatch, StreamEvent};
 use headwater_core::{Error, Micros, Position, Result};
 
 use crate::batch::BatchBuilder;
@@ -99,11 +99,10 @@ impl Delivery {
         let bytes = records.iter().map(size).sum::<usize>();
         if records.is_empty() && behind == Some(0) {
             self.cursor.at_end(now)?;
-            if !self.told_end || now.saturating_sub(self.marked) >= MARK {
+            let lost = self.cursor.has_lost();
+            if lost || !self.told_end || now.saturating_sub(self.marked) >= MARK {
                 let lag = Lag { time: Some(Duration::ZERO), ..Lag::default() };
-                let mut batch = BatchBuilder::default().finish(&self.shard, self.cursor.position(), Some(lag));
-                batch.lost = self.cursor.has_lost();
-                room.batch(batch, 0);
+                room.batch(self.empty(Some(lag), lost), 0);
                 self.told_end = true;
                 self.marked = now;
             }
@@ -140,7 +139,18 @@ impl Delivery {
     /// # Errors
     /// As [`Delivery::hand_over`].
     pub(crate) fn ended(&mut self) -> Result<()> {
-        self.cursor.at_end(self.now())
+        self.cursor.at_end(self.now())?;
+        if self.cursor.has_lost() {
+            self.shared.queue.event(StreamEvent::Batch(self.empty(None, true)));
+        }
+        Ok(())
+    }
+
+    /// A batch that says how far the shard is read.
+    fn empty(&self, lag: Option<Lag>, lost: bool) -> StreamBatch {
+        let mut batch = BatchBuilder::default().finish(&self.shard, self.cursor.position(), lag);
+        batch.lost = lost;
+        batch
     }
 }
 
@@ -149,19 +159,24 @@ mod tests {
     use aws_sdk_kinesis::Client;
     use aws_sdk_kinesis::config::{BehaviorVersion, Region};
     use aws_sdk_kinesis::primitives::{Blob, DateTime};
-    use headwater_core::stream::{FixedCheckpoints, OnPositionLost, ReaderContext, StartPosition, StreamEvent};
+    use headwater_core::stream::{FixedCheckpoints, OnPositionLost, ReaderContext, StartPosition};
+    use headwater_core::ErrorKind;
     use headwater_core::time::ManualClock;
 
     use super::*;
     use crate::client::{Facts, Stream};
     use crate::cursor::tests::aggregates;
-    use crate::position::Place;
+    use crate::position::{Place, Sequence, Within};
 
     const DAY: Micros = 86_400_000_000;
     const SHARD: &str = "shardId-000000000000";
 
     /// A delivery that asks nothing of any server.
     fn delivery(buffer_bytes: usize) -> Delivery {
+        delivery_of(cursor(), buffer_bytes)
+    }
+
+    fn delivery_of(cursor: Cursor, buffer_bytes: usize) -> Delivery {
         let config = aws_sdk_kinesis::Config::builder()
             .behavior_version(BehaviorVersion::latest())
             .region(Region::from_static("us-east-1"))
@@ -178,7 +193,7 @@ mod tests {
             clock: Arc::new(ManualClock::new(DAY)),
         };
         let shared = Shared::new(stream, facts, None, OnPositionLost::Fail, context);
-        Delivery::new(SHARD.into(), cursor(), Arc::new(shared))
+        Delivery::new(SHARD.into(), cursor, Arc::new(shared))
     }
 
     fn cursor() -> Cursor {
@@ -228,6 +243,41 @@ mod tests {
         delivery.hand_over(&mut room, &[record(3, DateTime::from_secs(3), b"data")], Some(0), true).unwrap();
         let Ok(StreamEvent::Batch(batch)) = delivery.shared().queue.next().await else { panic!("no batch") };
         assert!(batch.lag.is_some_and(|lag| !lag.is_zero()), "{:?}", batch.lag);
+    }
+
+    #[tokio::test]
+    async fn what_is_lost_at_the_end_of_a_shard_is_told() {
+        let read = |place: &Place| {
+            let mut delivery = delivery_of(Cursor::new(SHARD, place.clone(), DAY, OnPositionLost::Earliest), 1 << 20);
+            delivery.begin();
+            delivery
+        };
+        let told = async |delivery: &Delivery, place: &Place| {
+            let Ok(StreamEvent::Batch(batch)) = delivery.shared().queue.next().await else { panic!("no batch") };
+            // The engine writes down what is news to it.
+            assert!(batch.lost && batch.through > place.position(), "{place:?}: {batch:?}");
+        };
+        // Also inside an aggregate, which is gone.
+        for within in [Within::Plain, Within::Sub(3)] {
+            let place = Place::Record(Sequence::parse("7").unwrap(), within);
+            let mut closed = read(&place);
+            closed.ended().unwrap();
+            told(&closed, &place).await;
+            let mut open = read(&place);
+            let mut room = open.space().await;
+            open.hand_over(&mut room, &[], Some(0), false).unwrap();
+            told(&open, &place).await;
+        }
+        // When it was said already that all is read.
+        let place = Place::Record(Sequence::parse("7").unwrap(), Within::Plain);
+        let mut later = read(&place);
+        let mut room = later.space().await;
+        later.hand_over(&mut room, &[record(7, DateTime::from_secs(1), b"data")], Some(0), false).unwrap();
+        later.hand_over(&mut room, &[], Some(0), false).unwrap();
+        drop(later.shared().queue.next().await);
+        assert!(later.refused(Error::new(ErrorKind::PositionLost, "who is that?")).is_retryable());
+        later.hand_over(&mut room, &[], Some(0), false).unwrap();
+        told(&later, &place).await;
     }
 
     #[tokio::test]
