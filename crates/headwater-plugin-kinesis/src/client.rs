@@ -182,8 +182,7 @@ impl Stream {
     /// An iterator that begins there.
     ///
     /// # Errors
-    /// `PositionLost` for a sequence number that is not of this stream. A time in the future is a temporary fault: by
-    /// the server's clock it is not that late yet.
+    /// `PositionLost` for a sequence number that is not of this stream. `Invalid` and temporary for a time in the future.
     pub(crate) async fn iterator(&self, shard: &str, begin: &Begin) -> Result<String> {
         let request = self.client.get_shard_iterator().shard_id(shard);
         let request = request.set_stream_name(self.name.clone()).set_stream_arn(self.arn.clone());
@@ -205,7 +204,7 @@ impl Stream {
         let refused = code(&error) == Some(INVALID_ARGUMENT);
         let error = kinesis(error, format_args!("begin to read the shard `{shard}`"));
         Err(match begin {
-            Begin::At(_) if refused => error.temporary(),
+            Begin::At(time) if refused => too_early(error, *time),
             Begin::Sequence(number) if refused => {
                 let message =
                     format!("the shard `{shard}` does not know the sequence number `{number}` to read on from");
@@ -267,6 +266,16 @@ pub(crate) fn micros(time: &DateTime) -> Micros {
 /// A time for a request: of whole milliseconds, as arrival times are.
 pub(crate) fn date_time(time: Micros) -> DateTime {
     DateTime::from_millis(time.div_euclid(1000))
+}
+
+/// What it means that a time to begin at is refused. It passes: by the service's clock it will be that late.
+pub(crate) fn too_early(error: Error, time: Micros) -> Error {
+    let message = format!(
+        "the service does not take the time `{}` to begin at: by its clock it is in the future; if it is not, set this \
+         machine's clock right",
+        date_time(time)
+    );
+    Error::invalid(message).with_plugin("kinesis").with_source(error).temporary()
 }
 
 /// Whether an endpoint is on this machine.

@@ -6,7 +6,7 @@ use aws_sdk_kinesis::types::{ConsumerStatus, ShardIteratorType, StartingPosition
 use headwater_core::{Error, ErrorKind, Result};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::client::{Stream, date_time};
+use crate::client::{Stream, date_time, micros, too_early};
 use crate::cursor::Begin;
 use crate::delivery::{Delivery, MOST_RECORDS};
 use crate::error::{IN_USE, INVALID_ARGUMENT, NOT_FOUND, code, kinesis};
@@ -117,7 +117,7 @@ impl Session {
         delivery.space().await;
         sleep_until(self.not_before).await;
         let at = self.starting_position(delivery).await?;
-        let of_time = at.timestamp().is_some();
+        let of_time = at.timestamp().map(micros);
         let request = delivery.shared().stream.client.subscribe_to_shard().consumer_arn(&self.fan_out.arn);
         let request = request.shard_id(delivery.shard()).starting_position(at);
         // The first event is awaited in here, outside the time-outs of the client.
@@ -134,9 +134,8 @@ impl Session {
                 return Err(match (refused, self.continuation.take(), of_time) {
                     // A continuation that is not taken is done without.
                     (true, Some(_), _) => error.temporary(),
-                    // By the server's clock it is not that late yet.
-                    (true, None, true) => error.temporary(),
-                    (true, None, false) => {
+                    (true, None, Some(time)) => too_early(error, time),
+                    (true, None, None) => {
                         let lost = Error::new(ErrorKind::PositionLost, "the position to read on from is not taken");
                         delivery.refused(lost.with_plugin("kinesis").with_source(error))
                     }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use headwater_core::stream::{ReaderContext, StartPosition};
-use headwater_core::{Error, Micros, Position, Result};
+use headwater_core::{Error, ErrorKind, Micros, Position, Result};
 use tokio::time::Instant;
 
 use crate::client::{Listed, Stream, micros};
@@ -20,6 +20,8 @@ use crate::position::{Place, Sequence, Within};
 const NOTE: &str = "first-shards";
 /// So far back is looked for the newest record. It covers clocks that differ, and arrival times that are rounded.
 const LOOK_BACK: Micros = 10_000_000;
+/// How far this machine's clock may be ahead of the service's, about.
+const AHEAD: Micros = 3_600_000_000;
 
 /// What becomes of a shard that has no checkpoint.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -104,9 +106,7 @@ impl Starts {
 /// Behind the newest record of a shard. Kinesis has no name for that place: so the last seconds are read, and where
 /// nothing came in them, it is the time at which they begin.
 async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result<Place> {
-    let time = context.clock.now().saturating_sub(LOOK_BACK).max(1);
-    let begin = Begin::At(time);
-    let mut iterator = patiently(|| stream.iterator(shard, &begin)).await?;
+    let (time, mut iterator) = look_back(stream, shard, context.clock.now()).await?;
     let mut pace = Pace::new();
     let mut place = Place::since(time);
     loop {
@@ -129,6 +129,27 @@ async fn newest(stream: &Stream, shard: &str, context: &ReaderContext) -> Result
             Some(next) if is_behind => iterator = next,
             // From here on it shows whether something can have gone, also where nothing came.
             _ => return Ok(if place == Place::since(time) { place.at_end(context.clock.now()) } else { place }),
+        }
+    }
+}
+
+/// An iterator that begins before `now`, and when it begins. What lies in the future by the service's clock is refused:
+/// then it begins earlier.
+async fn look_back(stream: &Stream, shard: &str, now: Micros) -> Result<(Micros, String)> {
+    let mut back = LOOK_BACK;
+    loop {
+        let time = now.saturating_sub(back).max(1);
+        let begin = Begin::At(time);
+        let refused = patiently(|| async {
+            match stream.iterator(shard, &begin).await {
+                Err(error) if error.kind() == ErrorKind::Invalid => Ok(Err(error)),
+                other => other.map(Ok),
+            }
+        });
+        match refused.await? {
+            Ok(iterator) => return Ok((time, iterator)),
+            Err(error) if back >= AHEAD => return Err(error),
+            Err(_) => back *= 2,
         }
     }
 }

@@ -15,8 +15,8 @@ use headwater_core::stream::{
     AssignedSplit, Checkpoints, Payload, Progress, ReaderContext, StartPosition, StreamEvent, StreamReader,
     StreamSource,
 };
-use headwater_core::time::SystemClock;
-use headwater_core::{Result, SplitId};
+use headwater_core::time::{Clock, SystemClock};
+use headwater_core::{Micros, Result, SplitId};
 use headwater_testkit::stream::stream_context;
 
 use crate::server::{Stream, shard_id};
@@ -60,6 +60,16 @@ pub(crate) fn open_context() -> OpenContext {
     stream_context(Arc::new(SystemClock))
 }
 
+/// A clock that is so far ahead of the server's.
+#[derive(Debug)]
+pub(crate) struct Ahead(pub(crate) Micros);
+
+impl Clock for Ahead {
+    fn now(&self) -> Micros {
+        SystemClock.now() + self.0
+    }
+}
+
 /// A job with its lives: what it processed, and its checkpoints.
 pub(crate) struct Job {
     source: Arc<dyn StreamSource>,
@@ -73,6 +83,7 @@ pub(crate) struct Job {
     pub(crate) buffer_bytes: usize,
     pub(crate) refresh: Duration,
     pub(crate) start: StartPosition,
+    pub(crate) clock: Arc<dyn Clock>,
 }
 
 impl Job {
@@ -86,6 +97,7 @@ impl Job {
             buffer_bytes: 4 << 20,
             refresh: Duration::from_millis(100),
             start: StartPosition::Earliest,
+            clock: Arc::new(SystemClock),
         }
     }
 
@@ -97,7 +109,7 @@ impl Job {
             buffer_bytes: self.buffer_bytes,
             batch_records: self.batch_records,
             refresh: self.refresh,
-            clock: Arc::new(SystemClock),
+            clock: Arc::clone(&self.clock),
         };
         loop {
             match self.source.subscribe(context.clone()).await {

@@ -11,7 +11,7 @@ use headwater_core::time::{Clock, SystemClock};
 use headwater_core::{ErrorKind, SplitId};
 use serde_json::{Value, json};
 
-use crate::job::{Job, Load, open_context};
+use crate::job::{Ahead, Job, Load, open_context};
 use crate::server::wire::{Call, answer, before, body_of, refuse};
 use crate::server::{Server, options, shard_id};
 
@@ -409,5 +409,46 @@ async fn children_that_are_there_at_the_start_begin_at_its_time_too() {
         job.live(2 * load.keys, usize::MAX).await.unwrap();
         let expected = load.expected().into_iter().map(|(key, numbers)| (key, numbers[4..].to_vec()));
         assert_eq!(job.by_key(), expected.collect(), "{consumer}");
+    }
+}
+
+#[tokio::test]
+async fn a_start_at_the_latest_comes_about_where_the_clock_is_ahead_of_the_servers() {
+    let server = Server::plain();
+    let stream = server.create(2).await.unwrap();
+    let mut load = Load { keys: 6, sent: 0 };
+    load.send(&stream, 1).await.unwrap();
+    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
+    job.start = StartPosition::Latest;
+    // More than is looked back for the newest record.
+    job.clock = Arc::new(Ahead(60_000_000));
+    let subscribed = tokio::time::timeout(Duration::from_secs(10), job.subscribe()).await;
+    let mut reader = subscribed.expect("a time is found that has been").unwrap();
+    load.send(&stream, 1).await.unwrap();
+    job.read(&mut *reader, load.keys, usize::MAX).await.unwrap();
+    assert!(job.by_key().values().all(|numbers| *numbers == [1]), "{:?}", job.by_key());
+}
+
+#[tokio::test]
+async fn a_start_in_the_future_is_waited_for() {
+    let server = Server::plain();
+    for consumer in ["polling", "fan_out"] {
+        let stream = server.create(1).await.unwrap();
+        let mut load = Load { keys: 3, sent: 0 };
+        load.send(&stream, 1).await.unwrap();
+        let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+        // The emulator tells in whole seconds when a record arrived.
+        let second = (SystemClock.now() / 1_000_000 + 3) * 1_000_000;
+        job.start = StartPosition::At(second);
+        let mut reader = job.subscribe().await.unwrap();
+        load.send(&stream, 1).await.unwrap();
+        while SystemClock.now() < second {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        load.send(&stream, 1).await.unwrap();
+        job.read(&mut *reader, load.keys, usize::MAX).await.unwrap();
+        assert!(job.by_key().values().all(|numbers| *numbers == [2]), "{consumer}: {:?}", job.by_key());
+        // Nobody was asked to begin in the future.
+        assert_eq!(reader.repeated(), 0, "{consumer}");
     }
 }
