@@ -13,6 +13,7 @@ use crate::batch::BatchBuilder;
 use crate::client::{Facts, Listed, Stream};
 use crate::cursor::Cursor;
 use crate::delivery::Delivery;
+use crate::ends::Ends;
 use crate::fan_out::{self, FanOut};
 use crate::leases::Leases;
 use crate::pace::Trouble;
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     news: Mutex<News>,
     /// Those that were closed in the last listing.
     closed: Mutex<BTreeSet<String>>,
+    /// When ends were last seen, by the reader that left last and by this one.
+    ends: Mutex<Ends>,
     wake: Notify,
     leave: Notify,
 }
@@ -57,8 +60,9 @@ impl Shared {
         context: ReaderContext,
     ) -> Self {
         let queue = Queue::new(context.buffer_bytes);
-        let (news, closed, wake, leave) = (Mutex::default(), Mutex::default(), Notify::new(), Notify::new());
-        Self { stream, facts, fan_out, on_position_lost, context, queue, news, closed, wake, leave }
+        let (news, closed, ends) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let (wake, leave) = (Notify::new(), Notify::new());
+        Self { stream, facts, fan_out, on_position_lost, context, queue, news, closed, ends, wake, leave }
     }
 
     fn news(&self) -> std::sync::MutexGuard<'_, News> {
@@ -67,6 +71,11 @@ impl Shared {
 
     fn closed(&self) -> std::sync::MutexGuard<'_, BTreeSet<String>> {
         self.closed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When ends were last seen.
+    pub(crate) fn ends(&self) -> std::sync::MutexGuard<'_, Ends> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the last listing says that nothing will be added to the shard.
@@ -121,14 +130,16 @@ impl Coordinator {
     /// stops everything at once, like a crash.
     ///
     /// # Errors
-    /// Leases that could not be given back.
+    /// Leases that could not be given back, and what could not be noted.
     pub(crate) async fn run(mut self) -> Result<()> {
         let shared = Arc::clone(&self.shared);
         let worked = tokio::select! {
             worked = self.work() => worked,
             () = shared.leave.notified() => {
                 self.tasks.shutdown().await;
-                return self.leases.release(&self.shards.held()).await;
+                let ends = shared.ends().clone();
+                let noted = ends.note(|shard| self.shards.knows(shard), &shared.context).await;
+                return self.leases.release(&self.shards.held()).await.and(noted);
             }
         };
         if let Err(error) = worked {
@@ -197,10 +208,13 @@ impl Coordinator {
         self.announced.retain(|shard, _| !names.contains(shard));
         listing.extend(self.announced.values().cloned());
         let unknown = self.shards.unknown(&listing);
+        if self.starts.is_none() {
+            *self.shared.ends() = Ends::load(&self.shared.context).await?;
+        }
         let mut progress = BTreeMap::new();
         for listed in &unknown {
             if let Some(known) = self.shared.context.checkpoints.resume(&SplitId::from(listed.shard.as_str())).await? {
-                progress.insert(listed.shard.clone(), known);
+                progress.insert(listed.shard.clone(), self.shared.ends().of(&listed.shard, known)?);
             }
         }
         if self.starts.is_none() {

@@ -68,6 +68,10 @@ impl Cursor {
         self.place.position()
     }
 
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
+    }
+
     /// Where to begin when reading starts, or starts anew.
     pub(crate) fn begin(&mut self) -> Begin {
         if self.anew {

@@ -13,7 +13,8 @@ use crate::cursor::{Begin, Cursor};
 use crate::pace::size;
 use crate::queue::Room;
 
-/// A shard's end is noted this often while nothing comes, so that after a restart its silence loses no position.
+/// A shard's end is told this often while nothing comes, so that after a crash its silence loses no position. Each time it
+/// is a new position, which makes a piece in each log: a reader that leaves notes it apart.
 const MARK: Micros = 3_600_000_000;
 /// The most room that is reserved for one answer: what a shard gives in a second.
 const ANSWER: usize = 2_000_000;
@@ -99,6 +100,7 @@ impl Delivery {
         let bytes = records.iter().map(size).sum::<usize>();
         if records.is_empty() && behind == Some(0) {
             self.cursor.at_end(now)?;
+            self.shared.ends().seen(&self.shard, self.cursor.place());
             let lost = self.cursor.has_lost();
             if lost || !self.told_end || now.saturating_sub(self.marked) >= MARK {
                 let lag = Lag { time: Some(Duration::ZERO), ..Lag::default() };
@@ -159,8 +161,8 @@ mod tests {
     use aws_sdk_kinesis::Client;
     use aws_sdk_kinesis::config::{BehaviorVersion, Region};
     use aws_sdk_kinesis::primitives::{Blob, DateTime};
-    use headwater_core::stream::{FixedCheckpoints, OnPositionLost, ReaderContext, StartPosition};
     use headwater_core::ErrorKind;
+    use headwater_core::stream::{FixedCheckpoints, OnPositionLost, ReaderContext, StartPosition};
     use headwater_core::time::ManualClock;
 
     use super::*;

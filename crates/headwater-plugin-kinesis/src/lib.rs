@@ -12,6 +12,8 @@ mod cursor;
 #[cfg(feature = "client")]
 mod delivery;
 #[cfg(feature = "client")]
+mod ends;
+#[cfg(feature = "client")]
 mod error;
 #[cfg(feature = "client")]
 mod fan_out;

@@ -153,6 +153,18 @@ impl Place {
         }
     }
 
+    /// The other place, where it says the same and has seen the end later; else this one.
+    pub(crate) fn or_later(self, other: &Self) -> Self {
+        let same = match (&self, other) {
+            (Self::Start, Self::Time { from, .. }) => *from == 0,
+            (Self::Time { from, .. }, Self::Time { from: other, .. }) => from == other,
+            (Self::Record(_, Within::Sub(_)), _) => false,
+            (Self::Record(sequence, _), Self::Record(other, Within::Whole { .. })) => sequence == other,
+            _ => false,
+        };
+        if same && other.seen() > self.seen() { other.clone() } else { self }
+    }
+
     /// As bytes.
     pub(crate) fn position(&self) -> Position {
         match self {
@@ -291,6 +303,32 @@ mod tests {
         for wrong in [&[0, 1][..], &[0; 16], &[5, 1], &[1, 0], &[1, 7, 1], &[1, 7, 0, 0, 0, 1, 9]] {
             let error = Place::of(&Position::new(wrong.to_vec())).unwrap_err();
             assert!(error.to_string().contains("is no position of a Kinesis shard"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_later_look_at_the_same_end_counts_and_no_other() {
+        let record = |number, within| Place::Record(sequence(number), within);
+        let (seen, unseen) = (Within::Whole { seen: Some(9) }, Within::Whole { seen: None });
+        for (place, later) in [
+            (Place::Start, Place::Start.at_end(9)),
+            (Place::Start.at_end(8), Place::Start.at_end(9)),
+            (Place::since(5), Place::since(5).at_end(9)),
+            (record("7", Within::Plain), record("7", seen)),
+            (record("7", unseen), record("7", seen)),
+        ] {
+            assert_eq!(place.clone().or_later(&later), later);
+            assert_eq!(later.clone().or_later(&place), later);
+        }
+        for (place, other) in [
+            (Place::Start, Place::since(5).at_end(9)),
+            (Place::since(5), Place::since(6).at_end(9)),
+            // What came before that end was not read.
+            (Place::since(5), record("7", seen)),
+            (record("7", Within::Plain), record("8", seen)),
+            (record("7", Within::Sub(3)), record("7", seen)),
+        ] {
+            assert_eq!(place.clone().or_later(&other), place);
         }
     }
 

@@ -44,6 +44,11 @@ struct Shard {
 pub(crate) struct Shards(BTreeMap<String, Shard>);
 
 impl Shards {
+    /// Whether the shard is there, as far as anybody knows.
+    pub(crate) fn knows(&self, shard: &str) -> bool {
+        self.0.contains_key(shard)
+    }
+
     /// The shards of a listing that are not known yet.
     pub(crate) fn unknown<'a>(&self, listing: &'a [Listed]) -> Vec<&'a Listed> {
         listing.iter().filter(|listed| !self.0.contains_key(&listed.shard)).collect()

@@ -134,7 +134,10 @@ fn a_shard_of_which_nothing_was_read_is_lost_as_others_are() {
             let mut again = cursor(noted.clone(), OnPositionLost::Fail);
             assert_eq!(again.begin(), begin);
             let came = [record(9, NOW + later, b"came")];
-            (again.at_end(NOW + later).is_ok(), cursor(noted.clone(), OnPositionLost::Fail).take(&came, NOW + later, 9, 99))
+            (
+                again.at_end(NOW + later).is_ok(),
+                cursor(noted.clone(), OnPositionLost::Fail).take(&came, NOW + later, 9, 99),
+            )
         };
         let (is_there, came) = again(DAY - 1);
         assert!(is_there);

@@ -181,7 +181,8 @@ impl Job {
                 let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap()).into_owned();
                 self.processed.extend(values.iter().map(text));
                 let known = self.ledger.splits.lock().unwrap().get(&batch.split).cloned();
-                if batch.lost && known.is_none_or(|known| matches!(known, Progress::Through(known) if known < batch.through))
+                if batch.lost
+                    && known.is_none_or(|known| matches!(known, Progress::Through(known) if known < batch.through))
                 {
                     self.lost.push(batch.split.clone());
                 }
