@@ -110,6 +110,12 @@ impl Delivery {
             }
             return Ok(0);
         }
+        let lag = behind.map(|behind| Lag { time: Some(milliseconds(behind)), ..Lag::default() });
+        if records.is_empty() && self.told_end && lag.is_some_and(|lag| !lag.is_zero()) {
+            // Something has come, and is not here yet.
+            room.batch(self.empty(lag, false), 0);
+            self.told_end = false;
+        }
         let ready = self.cursor.take(records, now, context.batch_records, context.buffer_bytes)?;
         // An aggregate becomes many rows, and a record that was done before none.
         let rows = ready.iter().map(|ready| ready.bytes).sum::<usize>();
@@ -125,8 +131,7 @@ impl Delivery {
             one.batch.lag = behind.map(|behind| {
                 let inside =
                     newest.zip(one.arrival).map_or(0, |(newest, arrival)| newest.saturating_sub(arrival).max(0));
-                let behind = Duration::from_millis(u64::try_from(behind).unwrap_or(0));
-                let time = behind + Duration::from_micros(u64::try_from(inside).unwrap_or(0));
+                let time = milliseconds(behind) + Duration::from_micros(u64::try_from(inside).unwrap_or(0));
                 let more = index < last || full;
                 Lag { time: Some(if more { time.max(Duration::from_millis(1)) } else { time }), ..Lag::default() }
             });
@@ -154,6 +159,11 @@ impl Delivery {
         batch.lost = lost;
         batch
     }
+}
+
+/// A time in milliseconds; none where it is negative.
+fn milliseconds(time: i64) -> Duration {
+    Duration::from_millis(u64::try_from(time).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -280,6 +290,20 @@ mod tests {
         assert!(later.refused(Error::new(ErrorKind::PositionLost, "who is that?")).is_retryable());
         later.hand_over(&mut room, &[], Some(0), false).unwrap();
         told(&later, &place).await;
+    }
+
+    #[tokio::test]
+    async fn a_shard_that_falls_behind_says_so_before_its_records_come() {
+        let mut delivery = delivery(1 << 20);
+        let mut room = delivery.space().await;
+        // Nothing is there; something is, and does not come at once; and is not there any more.
+        for behind in [0, 60_000, 50_000, 0] {
+            delivery.hand_over(&mut room, &[], Some(behind), false).unwrap();
+        }
+        for seconds in [0, 60, 0] {
+            let Ok(StreamEvent::Batch(batch)) = delivery.shared().queue.next().await else { panic!("no batch") };
+            assert_eq!(batch.lag, Some(Lag { time: Some(Duration::from_secs(seconds)), ..Lag::default() }));
+        }
     }
 
     #[tokio::test]

@@ -178,7 +178,8 @@ impl Session {
             delivery.shared().children(&children);
             // The last event names the children and no continuation. A server that names them before goes on until
             // there are no records left.
-            over = event.continuation_sequence_number.is_empty() || (!children.is_empty() && event.records.is_empty());
+            over = event.continuation_sequence_number.is_empty()
+                || (!children.is_empty() && event.records.is_empty() && event.millis_behind_latest == 0);
             if event.continuation_sequence_number.is_empty() {
                 return Ok(Ended::Shard);
             }
