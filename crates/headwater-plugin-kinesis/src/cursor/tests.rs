@@ -1,4 +1,5 @@
 use arrow::array::{Array, AsArray};
+use arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use aws_sdk_kinesis::primitives::{Blob, DateTime};
 use headwater_core::stream::Payload;
 
@@ -59,6 +60,28 @@ fn batches_are_bounded_and_know_how_far_they_go() {
     }
     let ready = cursor.take(&plain(&[6, 7]), NOW, 10, 1).unwrap();
     assert_eq!(values(&ready), [["6"], ["7"]], "one record may exceed the bytes alone");
+}
+
+#[test]
+fn records_come_with_what_the_service_knows_of_them() {
+    let mut records = vec![record(1, NOW, b"plain"), record(2, NOW + 1000, &aggregates()[0])];
+    records[0].approximate_arrival_timestamp = None;
+    let mut cursor = cursor(Place::Start, OnPositionLost::Fail);
+    let ready = cursor.take(&records, NOW, 3, 1 << 20).unwrap();
+    // The plain record and the first two of the aggregate.
+    let metadata = ready[0].batch.metadata.as_ref().unwrap();
+    let column = |name| metadata.column_by_name(name).unwrap();
+    let times = column("__timestamp").as_primitive::<TimestampMicrosecondType>();
+    assert_eq!(times.iter().collect::<Vec<_>>(), [None, Some(NOW + 1000), Some(NOW + 1000)]);
+    assert_eq!(times.timezone(), Some("UTC"));
+    let keys = column("__key").as_binary::<i32>();
+    assert_eq!(keys.iter().flatten().collect::<Vec<_>>(), [&b"key"[..], b"key-0", b"key-1"]);
+    let shards = column("__shard_id").as_string::<i32>();
+    assert!(shards.iter().all(|shard| shard == Some("shardId-000000000000")));
+    let numbers = column("__sequence_number").as_string::<i32>();
+    assert_eq!(numbers.iter().flatten().collect::<Vec<_>>(), ["1", "2", "2"]);
+    let places = column("__sub_sequence_number").as_primitive::<Int64Type>();
+    assert_eq!(places.iter().collect::<Vec<_>>(), [None, Some(0), Some(1)]);
 }
 
 #[test]

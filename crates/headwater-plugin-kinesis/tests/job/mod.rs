@@ -4,6 +4,7 @@
 //! A job over several lives, as the engine would have it: it dies, and goes on at its checkpoints.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use headwater_core::stream::{
     StreamSource,
 };
 use headwater_core::time::{Clock, SystemClock};
-use headwater_core::{Micros, Result, SplitId};
+use headwater_core::{Micros, Position, Result, SplitId};
 use headwater_testkit::stream::stream_context;
 
 use crate::server::{Stream, shard_id};
@@ -60,13 +61,32 @@ pub(crate) fn open_context() -> OpenContext {
     stream_context(Arc::new(SystemClock))
 }
 
-/// A clock that is so far ahead of the server's.
+/// A clock that is so far ahead of the server's, and counts how often it was asked.
 #[derive(Debug)]
-pub(crate) struct Ahead(pub(crate) Micros);
+pub(crate) struct Ahead(AtomicI64, AtomicUsize);
+
+impl Ahead {
+    pub(crate) fn by(micros: Micros) -> Self {
+        Self(micros.into(), 0.into())
+    }
+
+    pub(crate) fn set(&self, micros: Micros) {
+        self.0.store(micros, Ordering::SeqCst);
+    }
+
+    /// Waits until it was asked twice more.
+    pub(crate) async fn asked(&self) {
+        let before = self.1.load(Ordering::SeqCst);
+        while self.1.load(Ordering::SeqCst) < before + 2 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
 
 impl Clock for Ahead {
     fn now(&self) -> Micros {
-        SystemClock.now() + self.0
+        self.1.fetch_add(1, Ordering::SeqCst);
+        SystemClock.now() + self.0.load(Ordering::SeqCst)
     }
 }
 
@@ -152,6 +172,12 @@ impl Job {
     /// The checkpoint of a shard.
     pub(crate) fn progress(&self, shard: usize) -> Option<Progress> {
         self.ledger.splits.lock().unwrap().get(&SplitId::from(shard_id(shard).as_str())).cloned()
+    }
+
+    /// Has a shard read on from here.
+    pub(crate) fn resume(&self, shard: usize, position: Position) {
+        let split = SplitId::from(shard_id(shard).as_str());
+        self.ledger.splits.lock().unwrap().insert(split, Progress::Through(position));
     }
 
     /// Takes all that the reader holds ready, and gives how many bytes of values that was. On a runtime of one thread

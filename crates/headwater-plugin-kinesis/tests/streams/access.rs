@@ -14,21 +14,25 @@ use crate::server::{Server, options};
 
 #[tokio::test]
 async fn what_does_not_pass_stops_the_reader() {
-    let deny = |app| {
-        before(app, |call, next| {
-            Box::pin(async move {
-                if call.operation == "GetRecords" {
-                    return refuse(StatusCode::BAD_REQUEST, "AccessDeniedException");
-                }
-                call.pass(next).await
+    let asks = [("polling", "GetRecords"), ("polling", "GetShardIterator"), ("polling", "ListShards")];
+    for (consumer, denied) in asks.into_iter().chain([("fan_out", "ListShards"), ("fan_out", "SubscribeToShard")]) {
+        let server = Server::start(options(), move |app| {
+            before(app, move |call, next| {
+                Box::pin(async move {
+                    if call.operation == denied {
+                        return refuse(StatusCode::BAD_REQUEST, "AccessDeniedException");
+                    }
+                    call.pass(next).await
+                })
             })
-        })
-    };
-    let server = Server::start(options(), deny);
-    let stream = server.create(1).await.unwrap();
-    let mut job = Job::new(stream.open("polling", &open_context()).unwrap());
-    assert_eq!(job.live(1, usize::MAX).await.unwrap_err().kind(), ErrorKind::PermissionDenied);
+        });
+        let stream = server.create(1).await.unwrap();
+        let mut job = Job::new(stream.open(consumer, &open_context()).unwrap());
+        let error = job.live(1, usize::MAX).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{consumer}, {denied}");
+    }
 
+    let stream = Server::plain().create(1).await.unwrap();
     let none = stream.open_with(&[("stream_name", "none")], &open_context()).unwrap();
     assert_eq!(none.discover().await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(Job::new(none).subscribe().await.err().map(|error| error.kind()), Some(ErrorKind::NotFound));

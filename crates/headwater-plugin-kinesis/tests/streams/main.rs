@@ -7,6 +7,7 @@ mod access;
 mod faults;
 #[path = "../job/mod.rs"]
 mod job;
+mod lost;
 mod reading;
 #[path = "../server/mod.rs"]
 mod server;

@@ -9,7 +9,6 @@ use axum::body::Body;
 use axum::response::Response;
 use ferrokinesis::store::StoreOptions;
 use futures::StreamExt;
-use headwater_core::ErrorKind;
 use headwater_core::stream::{StartPosition, StreamEvent};
 use serde_json::{Value, json};
 
@@ -226,50 +225,9 @@ async fn two_megabytes_a_second_are_taken_of_a_shard_at_the_most() {
 }
 
 /// Whether a sequence number is not greater than another.
-fn up_to(number: &Value, last: &str) -> bool {
+pub(crate) fn up_to(number: &Value, last: &str) -> bool {
     let number = number.as_str().unwrap();
     (number.len(), number) <= (last.len(), last)
-}
-
-#[tokio::test]
-async fn a_position_that_retention_has_removed_stops_the_job_or_is_stepped_over() {
-    // The last record that retention has removed.
-    let removed: Arc<Mutex<Option<String>>> = Arc::default();
-    let shared = Arc::clone(&removed);
-    let server = Server::start(options(), move |app| {
-        before(app, move |call, next| {
-            let removed = shared.lock().unwrap().clone().filter(|_| call.operation == "GetRecords");
-            Box::pin(async move {
-                let response = call.pass(next).await;
-                let Some(last) = removed else { return response };
-                match body_of(response).await {
-                    Ok(mut body) => {
-                        let records = body["Records"].as_array_mut().unwrap();
-                        records.retain(|record| !up_to(&record["SequenceNumber"], &last));
-                        answer(&body)
-                    }
-                    Err(refused) => refused,
-                }
-            })
-        })
-    });
-    let stream = server.create(1).await.unwrap();
-    let mut load = Load { keys: 1, sent: 0 };
-    load.send(&stream, 6).await.unwrap();
-    let numbers = stream.sequence_numbers(0).await.unwrap();
-    let source = |lost| stream.open_with(&[("on_position_lost", lost)], &open_context()).unwrap();
-    for (lost, read) in [("fail", vec![0, 1, 2]), ("earliest", vec![0, 1, 2, 4, 5])] {
-        let mut job = Job::new(source(lost));
-        job.batch_records = 1;
-        *removed.lock().unwrap() = None;
-        job.live(3, usize::MAX).await.unwrap();
-        // The next one that was not read yet is gone too.
-        *removed.lock().unwrap() = Some(numbers[3].clone());
-        let went_on = job.live(5, usize::MAX).await;
-        assert_eq!(job.by_key()["key-0"], read);
-        assert_eq!(went_on.err().map(|error| error.kind()), (lost == "fail").then_some(ErrorKind::PositionLost));
-        assert_eq!(job.lost.len(), usize::from(lost == "earliest"), "batches that say that records are gone");
-    }
 }
 
 #[tokio::test]
