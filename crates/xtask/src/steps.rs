@@ -34,7 +34,7 @@ pub(crate) const STEPS: &[Step] = &[
     Step { name: "tests", about: "unit tests, conformance suites, tests across crates, doctests", run: tests },
     Step {
         name: "windows",
-        about: "2,000 random streams for each window function, and as many lives of jobs with all of them",
+        about: "2,000 random streams for each window function, and as many lives of jobs with all of them and a training set",
         run: windows,
     },
     Step { name: "features", about: "each feature of the facade by itself", run: features },
@@ -99,8 +99,9 @@ fn tests(context: &Context) -> Outcome {
     }
 }
 
-/// How many random streams are tried for each function of windows, and how many deliveries of streams with all functions
-/// by jobs that die, stop and are followed by others; the tests before have tried a few.
+/// How many random streams are tried for each function of windows; and of how many deliveries of streams with all functions,
+/// by jobs that die, stop and are followed by others, training set and online reads are compared, which that test counts.
+/// The tests before have tried a few.
 const WINDOW_STREAMS: &str = "2000";
 
 fn windows(context: &Context) -> Outcome {

@@ -302,21 +302,21 @@ async fn compare(world: &World, batch: &[Event], events: &[Event], what: &str) {
 }
 
 /// As [`compare`]: reads online at these times, and offline at the times that the answers are of. Beside that offline at
-/// the times of `past`.
+/// the times of `past`. Says whether there was an offline to compare with.
 async fn compare_at(
     world: &World,
     (batch, events): (&[Event], &[Event]),
     nows: &[Micros],
     past: &[Micros],
     what: &str,
-) {
+) -> bool {
     let (project, view) = (world.project(), &world.views[0]);
     let from = log_from(world).await;
     let truth = Truth::new(batch, events, from);
     let ids = (0..8).collect::<Vec<i64>>();
     let say = |how: &str, id: i64, t: Micros| format!("{what}: {how} {id} at {t}, log from {from:?}");
     let (before, serving) = (world.clock.now(), store::Serving::default());
-    let mut asked = Vec::new();
+    let (mut asked, mut served) = (Vec::new(), Vec::new());
     for now in nows {
         world.clock.set(*now);
         let (online, times) = online(&project, &serving, &ids).await;
@@ -325,10 +325,11 @@ async fn compare_at(
             assert_agree(view, online, &truth.features(view, *id, t, false), || say("online", *id, t));
             asked.push((*id, t));
         }
+        served.extend(online);
     }
     world.clock.set(before);
     if !view.offline {
-        return;
+        return false;
     }
     asked.extend(past.iter().flat_map(|t| ids.iter().map(|id| (*id, *t))));
     for by_created in [false, true] {
@@ -337,6 +338,23 @@ async fn compare_at(
             let wanted = truth.features(view, *id, *t, by_created);
             assert_agree(view, offline, &wanted, || say(&format!("offline, by created {by_created},"), *id, *t));
         }
+        if !by_created {
+            for (((id, t), served), offline) in asked.iter().zip(&served).zip(&offline) {
+                assert_same_estimates(view, served, offline, || say("online and offline", *id, *t));
+            }
+        }
+    }
+    true
+}
+
+/// What is approximate may be off, but online and offline by the same, to the last bit.
+fn assert_same_estimates(view: &View, online: &[Value], offline: &[Value], what: impl Fn() -> String) {
+    let estimates = view.windows.as_ref().unwrap().features.iter().zip(online.iter().zip(offline));
+    for (feature, (online, offline)) in
+        estimates.filter(|(f, _)| matches!(f.function, F::ApproxCountDistinct | F::ApproxPercentile { .. }))
+    {
+        // As text a float is told apart from every other, and NaN is equal to itself.
+        assert_eq!(format!("{online:?}"), format!("{offline:?}"), "{}: `{}`", what(), feature.field.name);
     }
 }
 
