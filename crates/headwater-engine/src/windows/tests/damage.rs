@@ -9,7 +9,7 @@ use proptest::sample::Index;
 
 use super::super::{Layout, State, Window, Windows};
 use super::oracle::{self, COLUMNS, Event};
-use super::properties::{config, events, finish};
+use super::properties::{config, events, finish, text};
 use super::{output_type, windows};
 
 /// Every function of every column.
@@ -159,7 +159,7 @@ proptest! {
         // A sketch of few values is a set of hashes in an order of its own: rows compare by what they give.
         prop_assert_eq!(read.encode(&layout).len(), written.encode(&layout).len());
         let t = written.newest().unwrap_or(0);
-        prop_assert_eq!(finish(&layout, &read, t), finish(&layout, &written, t));
+        prop_assert_eq!(text(&finish(&layout, &read, t)), text(&finish(&layout, &written, t)));
         prop_assert_eq!(read.newest(), written.newest());
     }
 }
