@@ -37,7 +37,7 @@ pub(super) fn everything() -> Windows {
     windows(&COLUMNS, &features)
 }
 
-fn state(layout: &Layout, events: &[Event]) -> State {
+pub(super) fn state(layout: &Layout, events: &[Event]) -> State {
     let rows = oracle::rows(events);
     let bound = layout.bind(&rows).unwrap();
     let mut state = State::new();
@@ -74,13 +74,13 @@ fn use_bytes(layout: &Layout, bytes: &[u8], events: &[Event]) -> Result<(), Test
 }
 
 /// Sketches of distinct values.
-fn sketches() -> Layout {
+pub(super) fn sketches() -> Layout {
     let features = [Some(Window { length: 1000, hop: 1000 }), None].map(|w| (F::ApproxCountDistinct, Some(1), w));
     Layout::new(&windows(&COLUMNS, &features)).unwrap()
 }
 
 /// Events of so many values.
-fn values(values: std::ops::Range<i64>) -> Vec<Event> {
+pub(super) fn values(values: std::ops::Range<i64>) -> Vec<Event> {
     let event = |value| Event { time: 1, split: 0, float: None, int: Some(value), text: None, instant: None };
     values.map(event).collect()
 }

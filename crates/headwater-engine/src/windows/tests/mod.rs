@@ -2,6 +2,7 @@
 
 mod damage;
 mod distinct;
+mod golden;
 pub(crate) mod oracle;
 mod properties;
 mod rules;
