@@ -6,6 +6,7 @@ mod builds;
 mod expiry;
 mod late;
 mod reads;
+mod switch;
 mod verify;
 
 use std::collections::BTreeMap;
