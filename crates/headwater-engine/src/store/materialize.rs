@@ -27,7 +27,7 @@ pub struct Materialized {
     pub start: Option<Micros>,
     /// The last event time that was read, inclusive; of windows exclusive: the log has the rest.
     pub end: Micros,
-    /// Rows of the interval.
+    /// Rows of the interval. Those of windows for training sets alone are not read.
     pub rows: u64,
     /// Newest rows of their entities that were written.
     pub written: u64,
@@ -132,15 +132,22 @@ async fn record(project: &Project, view: &View, done: &Materialized) -> Result<(
     online.sync().await
 }
 
+/// Whether there is something to materialise: what is served, or where batch rows and log of windows meet, which training
+/// sets go by too.
+fn is_materialized(view: &View) -> bool {
+    view.online || view.offline && view.windows.is_some()
+}
+
 fn choose(project: &Project, names: Option<&[String]>) -> Result<Vec<Arc<View>>> {
     let Some(names) = names else {
-        return Ok(project.views.iter().filter(|view| view.online && view.batch.is_some()).cloned().collect());
+        let views = project.views.iter().filter(|view| is_materialized(view) && view.batch.is_some());
+        return Ok(views.cloned().collect());
     };
     names
         .iter()
         .map(|name| {
             let view = project.view(name)?;
-            if !view.online {
+            if !is_materialized(view) {
                 return Err(Error::invalid(format!("view `{name}` is not served online: it says `online: false`")));
             }
             if view.batch.is_none() {

@@ -64,8 +64,8 @@ pub use verify::{Difference, Verified, VerifyOptions};
 #[cfg(test)]
 pub(crate) use {
     epochs::materialize as materialize_windows, epochs::plan as plan_windows, history::get_historical_features,
-    materialize::Interval as Between, online::ServingCache as Serving, online::get_online_features,
-    verify::verify as verify_view,
+    materialize::Interval as Between, materialize::materialize as materialize_views, online::ServingCache as Serving,
+    online::get_online_features, verify::verify as verify_view,
 };
 
 use crate::definitions;
@@ -320,7 +320,7 @@ impl FeatureStore {
     /// Of a view with aggregations it builds a new epoch of its windows instead: of the batch rows from `start` to before
     /// `end`, or before now where that is earlier, and of the log's rows from there on. `start` has to reach back far
     /// enough for the longest window, and `end` not to lie before the log's first event. Reads go to it when all splits
-    /// have caught up.
+    /// have caught up. Where `online: false` leaves it nothing to serve, training sets go by its `end` at once.
     ///
     /// Per entity the greatest version is written, nulls and all; a value in the store that is newer, from a stream or
     /// a push, stays. ttl is no filter here. Memory is bounded by a few batches. Running it again changes nothing, so

@@ -99,7 +99,7 @@ impl Reading {
         Ok(Self {
             generation: generation.to_owned(),
             table: epoch.as_ref().map_or(String::new(), |epoch| epoch::table(name, &view.name, epoch)),
-            current: epoch.is_some() && std::ptr::eq(held, windows),
+            current: epoch.as_ref().is_some_and(|epoch| !epoch.without_rows) && std::ptr::eq(held, windows),
             layout: Layout::new(held)?,
             places: (0..view.features.len()).map(place).collect(),
             epoch: epoch.map(|epoch| Bytes::from(epoch.id)),

@@ -51,6 +51,9 @@ pub(crate) struct Epoch {
     pub(crate) start: Option<Micros>,
     /// When its build began.
     pub(crate) created: Micros,
+    /// It was built for training sets alone, and has no window rows.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) without_rows: bool,
 }
 
 /// How far an epoch is, as long as it does not serve.

@@ -7,6 +7,7 @@ mod expiry;
 mod late;
 mod reads;
 mod switch;
+mod training;
 mod verify;
 
 use std::collections::BTreeMap;

@@ -8,8 +8,9 @@ use headwater_core::{Error, Micros, Position, Result, SplitId};
 use tokio::time::Instant;
 
 use super::history::{LogRows, Ranges};
+use super::lanes::GRACE;
 use super::writer::Writer;
-use super::{Calls, current, load, reads_again};
+use super::{Calls, current, load, reads_again, serve};
 use crate::ingest::checkpoint;
 use crate::ingest::retry::retry;
 use crate::ingest::worker::Group;
@@ -100,6 +101,10 @@ impl Build<'_> {
         for entry in over {
             self.calls.run(|| entry.epoch.remove(online, self.name(), &view.name)).await?;
         }
+        // No lane looks after the epochs of a view that is not served online.
+        if !view.online {
+            self.calls.run(|| remove_outdated(project, view, &epochs, GRACE)).await?;
+        }
         self.remove_orphans(&kept).await?;
         let log_from = match self.log_from {
             LogFrom::At(time) => time,
@@ -117,6 +122,7 @@ impl Build<'_> {
             log_from,
             start: self.start,
             created: project.clock.now(),
+            without_rows: !view.online,
         };
         let mut built = Built { epoch, rows: 0, skipped: 0, written: 0, note: None };
         let mut progress = Progress { build: self, said: None, now: BuildProgress::default() };
@@ -144,7 +150,8 @@ impl Build<'_> {
             self.calls.run(|| epoch.remove(online, self.name(), &view.name)).await?;
             return Err(error);
         }
-        if epochs.serving.is_none() && !reads_again(project, view, &epochs).await? {
+        // Training sets read history where it lies: of theirs no split has to catch up.
+        if !view.online || epochs.serving.is_none() && !reads_again(project, view, &epochs).await? {
             self.calls.run(|| epoch.serve(online, self.name(), &view.name, project.clock.now())).await?;
         }
         self.calls.sync().await?;
@@ -363,9 +370,17 @@ pub(in crate::ingest) async fn prepare(group: &Group) -> Result<Vec<Arc<View>>> 
         let epochs = || load(&group.project, view);
         let epochs = retry("online store", group.tuning.pauses(), &group.board, epochs).await?.0;
         if current(view, &epochs).is_some() {
+            // One may have waited for jobs to catch up when the view was still served online: no lane looks after it now.
+            if !view.online {
+                let settle = || async {
+                    serve(&group.project, view).await?;
+                    remove_outdated(&group.project, view, &epochs, GRACE).await
+                };
+                retry("online store", group.tuning.pauses(), &group.board, settle).await?;
+            }
             continue;
         }
-        if epochs.serving.is_some() && view.offline {
+        if epochs.serving.is_some() && view.offline && view.online {
             later.push(Arc::clone(view));
         } else {
             build_for_job(group, view).await?;

@@ -20,7 +20,7 @@ use crate::view::View;
 use crate::windows::epoch::{self, Epoch, EpochEntry, EpochState, Epochs, SplitProgress};
 
 /// How long a replaced epoch stays for workers that do not know yet.
-const GRACE: Micros = 10_000_000;
+pub(super) const GRACE: Micros = 10_000_000;
 /// How often a stream is asked at most which splits it has.
 const LIST_EVERY: Duration = Duration::from_secs(10);
 
@@ -104,6 +104,7 @@ fn wanted<'a>(view: &'a View, epochs: &'a Epochs) -> impl Iterator<Item = &'a Ep
         let later = entry.epoch.id.as_str() > epochs.serving_id();
         let same = Some(entry.epoch.fingerprint.as_str()) == fingerprint(view);
         view.online
+            && !entry.epoch.without_rows
             && entry.state == EpochState::CatchingUp
             && (serves || later && same)
             && has_columns(view, &entry.epoch)

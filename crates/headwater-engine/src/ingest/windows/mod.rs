@@ -98,6 +98,7 @@ fn current<'a>(view: &View, epochs: &'a Epochs) -> Option<&'a EpochEntry> {
         entry.state == EpochState::CatchingUp
             && Some(entry.epoch.fingerprint.as_str()) == fingerprint(view)
             && entry.epoch.id.as_str() >= epochs.serving_id()
+            && !(view.online && entry.epoch.without_rows)
     })
 }
 
@@ -115,14 +116,14 @@ pub(super) fn is_stream_alone(view: &View) -> bool {
     view.online && !view.offline && view.windows.is_some()
 }
 
-/// Whether the view reads its stream again: it has no log, and its aggregations are not those that serve; or none serve,
-/// and it was read before it had any.
+/// Whether the view reads its stream again: it has no log, and its aggregations are not those that serve, or were kept for
+/// training sets alone; or none serve, and it was read before it had any.
 pub(super) async fn reads_again(project: &Project, view: &View, epochs: &Epochs) -> Result<bool> {
     if !is_stream_alone(view) {
         return Ok(false);
     }
     match &epochs.serving {
-        Some((serving, _)) => Ok(Some(serving.fingerprint.as_str()) != fingerprint(view)),
+        Some((serving, _)) => Ok(serving.without_rows || Some(serving.fingerprint.as_str()) != fingerprint(view)),
         None => {
             let (online, name) = (project.online.as_ref(), &project.definitions.project);
             Ok(!checkpoint::load(online, name, view).await?.is_empty())
@@ -195,8 +196,10 @@ pub(super) async fn serve(project: &Project, view: &View) -> Result<()> {
     }
     let epochs = load(project, view).await?;
     match current(view, &epochs) {
-        // Where there is a log, an epoch first has to catch up.
-        Some(entry) if entry.epoch.id != epochs.serving_id() && (!view.offline || epochs.serving.is_none()) => {
+        // Where there is a log, an epoch that is read online first has to catch up.
+        Some(entry)
+            if entry.epoch.id != epochs.serving_id() && (!view.offline || !view.online || epochs.serving.is_none()) =>
+        {
             let (online, name) = (project.online.as_ref(), &project.definitions.project);
             entry.epoch.serve(online, name, &view.name, project.clock.now()).await
         }

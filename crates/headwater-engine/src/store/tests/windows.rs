@@ -66,6 +66,7 @@ fn epoch(id: &str, windows: &Arc<Windows>) -> Epoch {
         log_from: None,
         start: None,
         created: 0,
+        without_rows: false,
     }
 }
 

@@ -28,6 +28,7 @@ fn epoch(id: &str) -> Epoch {
         log_from: Some(7),
         start: None,
         created: 1,
+        without_rows: false,
     }
 }
 
