@@ -15,6 +15,7 @@ use crate::rows::{Builder, Reader};
 #[derive(Debug)]
 pub(crate) struct Finisher {
     builders: Vec<Builder>,
+    bytes: usize,
     overflows: u64,
     /// The first value that could not be read; a state that was decoded from damaged bytes can hold one.
     error: Option<Error>,
@@ -41,6 +42,7 @@ impl Finisher {
     pub(super) fn new(layout: &Layout, capacity: usize) -> Self {
         Self {
             builders: layout.types.iter().map(|dtype| Builder::new(dtype, capacity)).collect(),
+            bytes: 0,
             overflows: 0,
             error: None,
             gathered: Gathered::default(),
@@ -61,12 +63,18 @@ impl Finisher {
             for feature in &span.features {
                 let Some(builder) = self.builders.get_mut(feature.feature) else { continue };
                 let outcome = self.gathered.outcome(feature.finalize, group, tiles, from);
+                self.bytes += outcome.bytes();
                 match append(builder, outcome) {
                     Ok(fits) => self.overflows += u64::from(!fits),
                     Err(error) => self.error = self.error.take().or(Some(error)),
                 }
             }
         }
+    }
+
+    /// What the results so far take, roughly.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// How many results so far were beyond their feature's type and are null for it.
@@ -167,6 +175,18 @@ impl Gathered {
             },
         };
         outcome.unwrap_or(Outcome::Null)
+    }
+}
+
+impl Outcome<'_> {
+    /// What it takes in a column, roughly: text and lists as long as they are, anything else a word.
+    fn bytes(&self) -> usize {
+        let of = |value: &&[u8]| value.len() + size_of::<u64>();
+        match self {
+            Self::Null | Self::Int(_) | Self::Float(_) => size_of::<u64>(),
+            Self::Bytes(value) => of(value),
+            Self::List(values) => size_of::<u64>() + values.iter().map(of).sum::<usize>(),
+        }
     }
 }
 

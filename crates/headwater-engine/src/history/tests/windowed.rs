@@ -200,6 +200,33 @@ async fn what_does_not_fit_is_spilled_and_counted_alike() {
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
+#[tokio::test]
+async fn long_answers_do_not_wait_in_memory_beyond_its_limit() {
+    // A list of 8 kB for each entity row, 8 MB in all, and memory for half of that.
+    let (long, limit) = (1_000, 4_000_000);
+    let rows: Vec<DriverRow> = (0..long).map(|time| (1, time, None, Some(time))).collect();
+    let asked: Vec<(i64, i64)> = (0..1_000).map(|row| (1, long + row)).collect();
+    let request = || {
+        let mut view = View::clone(&windowed(&[("list", AggregateFunction::LastN { n: 1_000 }, None)]));
+        let list = ValueType::Array(Box::new(ValueType::Int64));
+        view.features[0].dtype = list.clone();
+        Arc::make_mut(view.windows.as_mut().unwrap()).features[0].field.dtype = list;
+        let source = vec![input(table(&[("f", &rows)]), InputKind::Batch)];
+        let mut request = asked_for(Arc::new(view), source, &asked, None);
+        (request.options.memory_limit, request.options.threads) = (Some(limit), Some(1));
+        request
+    };
+    let mut plan = crate::history::plan::plan(request()).await.unwrap();
+    crate::history::windowed::compute(&mut plan).await.unwrap();
+    let pieces = plan.views[0].fragments.iter().map(|piece| piece.fragment.rows.unwrap()).collect::<Vec<_>>();
+    assert!(pieces.iter().all(|rows| rows * 8_000 < limit / 8), "{pieces:?}");
+
+    let batches = join(request()).await.unwrap().collect().await.unwrap();
+    let lists = batches.iter().flat_map(|batch| batch["list"].as_list::<i32>().iter().collect::<Vec<_>>());
+    let whole = lists.map(|list| list.unwrap().as_primitive::<Int64Type>().values().iter().copied().eq(0..long));
+    assert!(whole.collect::<Vec<_>>() == [true; 1_000]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn errors_of_reading_and_spilling_are_told() {
     let (rows, asked) = jumble();

@@ -17,6 +17,10 @@ use crate::windows::{Finisher, State};
 
 /// Answers of a piece at most.
 const PIECE_ROWS: usize = 4096;
+/// Of the memory for all answers, the share that those may take which are not a piece yet, at all workers together.
+const OPEN_SHARE: u64 = 4;
+/// Answers that take less than this are not worth a piece of their own.
+const PIECE_BYTES: u64 = 64 << 10;
 
 /// What a worker found.
 #[derive(Debug, Default)]
@@ -48,6 +52,8 @@ pub(super) struct Walk<'a> {
     version: Vec<u8>,
     finisher: Finisher,
     finished: usize,
+    /// What is read before it is made a piece may take so much.
+    piece_bytes: u64,
     out: Answered,
     memory: Arc<Budget>,
     scratch: Arc<Mutex<Scratch>>,
@@ -58,6 +64,7 @@ impl<'a> Walk<'a> {
         let share = view.rows.asked.shares.get(worker);
         let (rows, keys) = share.map_or((&[][..], 0), |share| (&share.rows, share.keys));
         let (asked, starts) = by_key(rows, keys);
+        let workers = view.rows.asked.shares.len().max(1) as u64;
         Self {
             view,
             share,
@@ -71,6 +78,7 @@ impl<'a> Walk<'a> {
             version: Vec::new(),
             finisher: view.layout.finisher(PIECE_ROWS),
             finished: 0,
+            piece_bytes: (keeping.answers.limit() / (OPEN_SHARE * workers)).max(PIECE_BYTES),
             out: Answered { answers: vec![RowId::NONE; rows.len()], ..Answered::default() },
             memory: Arc::clone(&keeping.answers),
             scratch: Arc::new(Mutex::new(Scratch::new(keeping.folder.clone()))),
@@ -159,7 +167,7 @@ impl<'a> Walk<'a> {
 
     /// Reads the state as of `time`.
     fn read(&mut self, time: Micros) -> Result<RowId> {
-        if self.finished == PIECE_ROWS {
+        if self.finished == PIECE_ROWS || self.finisher.bytes() as u64 > self.piece_bytes {
             self.flush()?;
         }
         self.finisher.push(&self.view.layout, &self.state, time);
