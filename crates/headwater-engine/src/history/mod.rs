@@ -248,6 +248,7 @@ pub async fn join(request: HistoryRequest) -> Result<TrainingSet> {
 pub struct TrainingSet {
     schema: SchemaRef,
     rows: u64,
+    overflows: BTreeMap<String, u64>,
     batches: BoxStream<'static, Result<RecordBatch>>,
 }
 
@@ -260,6 +261,12 @@ impl TrainingSet {
     /// How many rows come out in all: as many as there are entity rows.
     pub fn rows(&self) -> u64 {
         self.rows
+    }
+
+    /// Of windowed views, by name: how many of their results are beyond the type of their feature, and null for it. Views
+    /// without any are not there.
+    pub fn overflows(&self) -> &BTreeMap<String, u64> {
+        &self.overflows
     }
 
     /// All batches, in memory.

@@ -35,7 +35,7 @@ impl Part {
 
 /// The stream of the training set. Features are read for as many entity rows at once as memory allows.
 pub(super) fn put_out(plan: Arc<Plan>, answers: Answers) -> TrainingSet {
-    let (schema, rows) = (Arc::clone(&plan.schema), plan.entities.len() as u64);
+    let (schema, rows, overflows) = (Arc::clone(&plan.schema), plan.entities.len() as u64, plan.overflows.clone());
     let parts: Arc<[Part]> = parts(&plan).into();
     let answers = Arc::new(answers);
     let passes = stream::try_unfold(0, move |next| {
@@ -49,7 +49,7 @@ pub(super) fn put_out(plan: Arc<Plan>, answers: Answers) -> TrainingSet {
             Ok(Some((batches(plan, Arc::new(gathered), &parts[next..end], first), end)))
         }
     });
-    TrainingSet { schema, rows, batches: passes.try_flatten().boxed() }
+    TrainingSet { schema, rows, overflows, batches: passes.try_flatten().boxed() }
 }
 
 fn parts(plan: &Plan) -> Vec<Part> {

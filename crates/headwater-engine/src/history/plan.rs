@@ -32,6 +32,8 @@ pub(super) struct Plan {
     pub(super) views: Vec<ViewPlan>,
     /// How the features of windowed views come to be.
     pub(super) windowed: Vec<Windowed>,
+    /// Of those, by name, how many results are beyond their type; known when they are computed.
+    pub(super) overflows: BTreeMap<String, u64>,
     /// For each feature column of the output: its view, and its place among the view's features.
     pub(super) columns: Vec<(usize, usize)>,
     /// The order in which fragments are read: (view, number of the fragment).
@@ -164,6 +166,7 @@ pub(super) async fn plan(request: HistoryRequest) -> Result<Plan> {
         schema,
         views: plans,
         windowed,
+        overflows: BTreeMap::new(),
         columns,
         reading: reading.into_iter().map(|(_, view, fragment)| (view, fragment)).collect(),
         by_created: options.filter_by_created_timestamp,

@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
 
-/// What online reads of a windowed view came to, since the store was opened.
+/// What reads of a windowed view came to, since the store was opened: online, where nothing else is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct WindowReads {
     /// Entities that were read.
@@ -16,27 +16,39 @@ pub struct WindowReads {
     pub most_rows: u64,
     /// Values that are null because they are beyond their feature's type.
     pub overflows: u64,
+    /// As `overflows`, of training sets.
+    pub training_overflows: u64,
 }
 
-/// What online reads came to, by windowed view.
+/// What reads came to, by windowed view.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics(Mutex<BTreeMap<String, WindowReads>>);
 
 impl Metrics {
     pub(super) fn read(&self, view: &str, entities: u64, rows: u64, most_rows: u64, overflows: u64) {
+        self.count(view, |counted| {
+            // Once is enough to say so; how often is counted.
+            if overflows > 0 && counted.overflows == 0 {
+                tracing::warn!(view, "a window's result is beyond its feature's type, and null for it");
+            }
+            counted.entities += entities;
+            counted.rows += rows;
+            counted.most_rows = counted.most_rows.max(most_rows);
+            counted.overflows += overflows;
+        });
+    }
+
+    /// Of a training set.
+    pub(super) fn trained(&self, view: &str, overflows: u64) {
+        self.count(view, |counted| counted.training_overflows += overflows);
+    }
+
+    fn count(&self, view: &str, count: impl FnOnce(&mut WindowReads)) {
         let mut views = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let counted = match views.get_mut(view) {
-            Some(counted) => counted,
-            None => views.entry(view.to_owned()).or_default(),
-        };
-        // Once is enough to say so; how often is counted.
-        if overflows > 0 && counted.overflows == 0 {
-            tracing::warn!(view, "a window's result is beyond its feature's type, and null for it");
+        match views.get_mut(view) {
+            Some(counted) => count(counted),
+            None => count(views.entry(view.to_owned()).or_default()),
         }
-        counted.entities += entities;
-        counted.rows += rows;
-        counted.most_rows = counted.most_rows.max(most_rows);
-        counted.overflows += overflows;
     }
 
     pub(super) fn all(&self) -> BTreeMap<String, WindowReads> {

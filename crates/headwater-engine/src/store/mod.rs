@@ -273,8 +273,8 @@ impl FeatureStore {
         .await
     }
 
-    /// What online reads of windowed views came to since the store was opened, by view: how many state rows are merged
-    /// for an entity says whether the stream is partitioned by entity key.
+    /// What reads of windowed views came to since the store was opened, by view: how many state rows are merged for an
+    /// entity says whether the stream is partitioned by entity key. Training sets count results beyond their type here.
     pub fn window_reads(&self) -> BTreeMap<String, WindowReads> {
         self.metrics.all()
     }
@@ -295,8 +295,10 @@ impl FeatureStore {
         full_feature_names: bool,
         options: HistoryOptions,
     ) -> Result<TrainingSet> {
-        let project = self.project().await?;
-        history::get_historical_features(&project, entities, &features.into(), full_feature_names, options).await
+        let (project, features) = (self.project().await?, features.into());
+        let set = history::get_historical_features(&project, entities, &features, full_feature_names, options).await?;
+        set.overflows().iter().for_each(|(view, overflows)| self.metrics.trained(view, *overflows));
+        Ok(set)
     }
 
     /// Compares what is served of a view with what its history says, for entities drawn from that history: the newest

@@ -103,8 +103,9 @@ async fn results_beyond_their_type_are_null_and_warned_of() {
     let source = vec![input(table(&[("f", &rows)]), InputKind::Batch)];
     let view = windowed(&[("sum", AggregateFunction::Sum, None)]);
     warnings::listen();
-    let [sum] = columns(asked_for(view, source, &[(1, 15), (1, 25), (1, 30)], None), ["sum"]).await;
-    assert_eq!(sum, [Some(i64::MAX), None, None]);
+    let set = join(asked_for(view, source, &[(1, 15), (1, 25), (1, 30)], None)).await.unwrap();
+    assert_eq!(*set.overflows(), [("drivers".to_owned(), 2)].into());
+    assert_eq!(column(&set.collect().await.unwrap(), "sum"), [Some(i64::MAX), None, None]);
     let heard = warnings::heard();
     assert_eq!(heard.len(), 1, "{heard:?}");
     assert!(heard[0].contains("2 results are beyond the types") && heard[0].contains("view=drivers"), "{heard:?}");

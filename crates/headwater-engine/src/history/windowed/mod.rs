@@ -186,6 +186,7 @@ pub(super) async fn compute(plan: &mut Plan) -> Result<Vec<Computed>> {
         if overflows > 0 {
             let name = &view.rows.view.name;
             tracing::warn!(view = %name, "{overflows} results are beyond the types of their features, and null for it");
+            plan.overflows.insert(name.clone(), overflows);
         }
         plan.memory -= kept.used().min(plan.memory / 2);
         let (table, computed) = table(&view, plan.entities.len(), shares)?;

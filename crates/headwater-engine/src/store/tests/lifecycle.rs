@@ -1,6 +1,7 @@
 //! A whole store: applied, fed by a stream, read, reset and torn down.
 
 mod reset;
+mod windows;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -305,80 +306,6 @@ async fn a_new_generation_takes_over_when_it_has_caught_up() {
     store.compact().await.unwrap();
     assert_eq!(tables(format!("takeover/stats/{old}")).await, 0, "values that no longer serve are dropped");
     assert_eq!(read(&store, "stats:rate", 1).await, json!([0.5, "PRESENT"]));
-}
-
-#[tokio::test]
-async fn the_status_of_windows_says_what_serves_and_how_far_the_next_epoch_is() {
-    let world = World::new("window status");
-    let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
-    let store = world.open(world.definitions("progress").view(counts.aggregation(Aggregation::count()))).await;
-    store.apply().await.unwrap();
-    let status = async || store.status().await.unwrap().views.into_iter().find(|view| view.view == "counts").unwrap();
-    let windows = async || status().await.windows.unwrap();
-    let none = WindowStatus { epoch: None, log_from: None, current: false, next: None };
-    assert_eq!(windows().await, none);
-    world.append(&[(1, DAY - 9, 0.1), (2, DAY - 8, 0.1)]);
-    ingest(&store).await;
-    store.materialize(DAY - 9, DAY - 8, Some(&["counts".to_owned()]), None).await.unwrap();
-    let (online, generation) = (world.online.as_ref(), status().await.generation);
-    let (serving, _) = epoch::load(online, "progress", "counts", &generation).await.unwrap().serving.unwrap();
-    let now = windows().await;
-    assert_eq!((now.epoch, now.log_from, now.current, now.next), (Some(serving.id.clone()), Some(DAY - 8), true, None));
-
-    let next = Epoch { id: format!("{}-next", serving.id), log_from: Some(DAY - 7), ..serving.clone() };
-    let progress = BuildProgress { done: 1, total: 3, rows: 20 };
-    let other = Epoch { id: format!("{}-of", serving.id), fingerprint: "other aggregations".into(), ..serving.clone() };
-    other.write(online, "progress", "counts", EpochState::CatchingUp, progress).await.unwrap();
-    assert_eq!(windows().await.next, None, "nobody waits for it");
-    next.write(online, "progress", "counts", EpochState::Building, progress).await.unwrap();
-    let told = NextEpoch {
-        epoch: next.id.clone(),
-        log_from: Some(DAY - 7),
-        built: false,
-        done: 1,
-        total: 3,
-        rows: 20,
-        splits_caught_up: 0,
-        splits: 0,
-    };
-    let now = windows().await;
-    assert_eq!((now.epoch.as_ref(), now.next.as_ref()), (Some(&serving.id), Some(&told)));
-    assert_eq!(read(&store, "counts:count", 2).await, json!([1, "PRESENT"]), "the old one serves meanwhile");
-
-    let split = |name: &str, caught_up| {
-        (SplitId::from(name), SplitProgress { through: Position::START, newest: None, caught_up })
-    };
-    next.write(online, "progress", "counts", EpochState::CatchingUp, progress).await.unwrap();
-    next.write_progress(online, "progress", "counts", [split("0", true), split("1", false)]).await.unwrap();
-    let told = NextEpoch { built: true, splits_caught_up: 1, splits: 2, ..told };
-    assert_eq!(windows().await.next, Some(told));
-}
-
-#[tokio::test]
-async fn windows_of_a_generation_that_no_longer_serves_are_dropped() {
-    let world = World::new("window generations");
-    let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
-    let store = world.open(world.definitions("dropped").view(counts.aggregation(Aggregation::count()))).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    ingest(&store).await;
-    let generation = async || generation(&store, "counts").await;
-    let left = async |generation: &str| {
-        let tables = world.online.tables().await.unwrap();
-        let epochs = epoch::load(world.online.as_ref(), "dropped", "counts", generation).await.unwrap();
-        (tables.iter().filter(|table| table.contains(generation)).count(), epochs.all.len())
-    };
-    let old = generation().await;
-    world.clock.advance(1);
-    store.reset("drivers", StartPosition::Earliest).await.unwrap();
-    store.compact().await.unwrap();
-    assert_eq!(left(&old).await, (1, 1), "it serves");
-    ingest(&store).await;
-    store.compact().await.unwrap();
-    assert_eq!(left(&old).await, (0, 0));
-    assert_eq!(left(&generation().await).await, (1, 1));
-    world.clock.advance(2_000_000);
-    assert_eq!(read(&store, "counts:count", 1).await, json!([1, "PRESENT"]));
 }
 
 #[tokio::test]

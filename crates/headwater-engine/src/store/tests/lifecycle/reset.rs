@@ -43,50 +43,6 @@ async fn a_reset_forward_skips_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_reset_forward_skips_in_windows_without_a_log_too() {
-    let world = World::new("forward windows");
-    let counts = FeatureView::stream("counts", "drivers").entity("driver").aggregation(Aggregation::count());
-    let store = world.open(world.definitions("skipped").view(counts)).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    ingest(&store).await;
-    world.append(&[(1, DAY - 8, 0.2), (1, DAY - 7, 0.3)]);
-    store.reset("drivers", StartPosition::Latest).await.unwrap();
-    world.append(&[(1, DAY - 6, 0.4)]);
-    ingest(&store).await;
-    assert_eq!(read(&store, "counts:count", 1).await, json!([2, "PRESENT"]));
-}
-
-#[tokio::test]
-async fn a_reset_forward_leaves_out_of_windows_nothing_that_the_log_has() {
-    let world = World::new("forward logged");
-    let counts = FeatureView::stream("counts", "drivers").entity("driver").offline(true);
-    let store = world.open(world.definitions("logged").view(counts.aggregation(Aggregation::count()))).await;
-    store.apply().await.unwrap();
-    world.append(&[(1, DAY - 9, 0.1)]);
-    ingest(&store).await;
-    // A worker is killed that has published a record and not written it.
-    world.append(&[(1, DAY - 8, 0.2)]);
-    let log = LogId { view: "counts".into(), generation: generation(&store, "counts").await };
-    let (split, from) = (SplitId::from("0"), Position::from_u64(1));
-    let range = LogRange { after: from.clone(), through: Position::from_u64(2) };
-    let rows = ViewRows {
-        rows: rows(&[(1, DAY - 8, 0.2)]).project(&[0, 1]).unwrap(),
-        origin: Origin::Stream,
-        split: split.clone(),
-        positions: BinaryArray::from(vec![range.through.as_bytes()]),
-        ordinals: None,
-    };
-    let (rows, metadata) = (log_rows(&rows).unwrap(), BTreeMap::new());
-    world.offline.append(&log, &split, rows, range, metadata).await.unwrap();
-    world.append(&[(1, DAY - 7, 0.3)]);
-    store.reset("drivers", StartPosition::Latest).await.unwrap();
-    world.append(&[(1, DAY - 6, 0.4)]);
-    ingest(&store).await;
-    assert_eq!(read(&store, "counts:count", 1).await, json!([3, "PRESENT"]), "the third of four was skipped");
-}
-
-#[tokio::test]
 async fn a_reset_back_reads_again_beside_what_serves() {
     let world = World::new("back");
     let store = world.open(world.definitions("back")).await;
