@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, Float64Array, Int64Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 use headwater_core::definitions::{AggregateFunction as F, ValueType as T};
+use headwater_core::{Origin, Position, RowVersion, SplitId};
 
 use super::super::percentile::Percentile;
 use super::super::{
@@ -209,30 +210,93 @@ fn percentiles_are_of_the_rank_that_their_decimals_say() {
     }
 }
 
-#[test]
-fn a_day_of_three_windows_and_four_functions_stays_under_8_kb() {
+/// How long the row of an entity is that had an event in each second of a day, over windows of an hour, six and a day in
+/// steps of a twelfth, and how much of that a tile takes. The values have digits enough to fill every number, and as texts
+/// 12 bytes. `placed` rows have what makes their orders and their position.
+fn day(chosen: &[(F, Option<usize>)], placed: bool) -> (usize, usize) {
     let hour = 60 * MINUTE;
-    let spans = [
-        Window { length: hour, hop: 5 * MINUTE },
-        Window { length: 6 * hour, hop: 30 * MINUTE },
-        Window { length: 24 * hour, hop: 2 * hour },
-    ];
+    let spans = [1, 6, 24].map(|hours| Window { length: hours * hour, hop: hours * 5 * MINUTE });
     let features: Vec<_> = spans
         .iter()
-        .flat_map(|window| [F::Sum, F::Count, F::Stddev, F::Max].map(|function| (function, Some(0), Some(*window))))
+        .flat_map(|window| chosen.iter().map(|(function, column)| (*function, *column, Some(*window))))
         .collect();
-    let layout = Layout::new(&windows(&[("x", T::Float64)], &features)).unwrap();
-    // An event in each second of the day, with digits enough to fill every float.
-    let values: Float64Array = (0..86_400).map(|second| Some((f64::from(second) + 0.1).sin())).collect();
-    let rows = RecordBatch::try_from_iter([("x", Arc::new(values) as ArrayRef)]).unwrap();
+    let types = [("x", T::Float64), ("y", T::Float64), ("z", T::Int64), ("s", T::String)];
+    let layout = Layout::new(&windows(&types, &features)).unwrap();
+    let seconds = 0..86_400_u32;
+    let sine = |shift: f64| {
+        Arc::new(seconds.clone().map(|second| Some((f64::from(second) + shift).sin())).collect::<Float64Array>())
+    };
+    let large = |second: u32| i64::from(second).wrapping_mul(6_364_136_223_846_793_005) >> 8;
+    let columns: [(&str, ArrayRef); 4] = [
+        ("x", sine(0.1)),
+        ("y", sine(0.2)),
+        ("z", Arc::new(seconds.clone().map(large).collect::<Int64Array>())),
+        (
+            "s",
+            Arc::new(
+                seconds.clone().map(|second| Some(format!("item {:07}", second % 5_000))).collect::<StringArray>(),
+            ),
+        ),
+    ];
+    let rows = RecordBatch::try_from_iter(columns).unwrap();
     let bound = layout.bind(&rows).unwrap();
     let mut state = State::new();
     for row in 0..86_400 {
-        state.update(&layout, &bound, row, i64::try_from(row).unwrap() * 1_000_000, &[]);
+        let time = i64::try_from(row).unwrap() * 1_000_000;
+        let position = Position::from_u64(u64::try_from(row).unwrap() * 977);
+        let order = if placed { order(time, &position) } else { Vec::new() };
+        state.update(&layout, &bound, row, time, &order);
+        if placed {
+            state.set_position(position);
+        }
     }
+    // Of each window 13 steps.
     let bytes = state.encode(&layout).len();
+    (bytes, bytes / 39)
+}
+
+/// The order of a row of a stream, made when it happened.
+fn order(time: i64, position: &Position) -> Vec<u8> {
+    let version = RowVersion {
+        event_time: time,
+        created: Some(time + 1_234),
+        origin: Origin::Stream,
+        split: SplitId::new(vec![0, 0, 0, 7]),
+        position: position.clone(),
+        ordinal: 0,
+    };
+    version.encode().to_vec()
+}
+
+#[test]
+fn a_day_of_three_windows_and_four_functions_stays_under_8_kb() {
+    let chosen = [F::Sum, F::Count, F::Stddev, F::Max].map(|function| (function, Some(0)));
+    let (bytes, _) = day(&chosen, false);
     assert!(bytes < 8 * 1024, "{bytes} bytes");
     assert!(bytes < 2600, "{bytes} bytes: it was 2,200 once");
+}
+
+#[test]
+fn a_day_of_costlier_functions_stays_under_8_kb_where_none_is_a_sketch_or_a_list() {
+    // Of text the order of each value is kept too, and no two functions share anything.
+    let chosen =
+        [(F::Mean, 0), (F::Stddev, 1), (F::Min, 2), (F::Last, 3)].map(|(function, column)| (function, Some(column)));
+    let (bytes, tile) = day(&chosen, true);
+    assert!(bytes < 8 * 1024, "{bytes} bytes");
+    assert!(bytes < 4000 && tile < 100, "{bytes} bytes, {tile} a tile: it was 3,500 once, and 90");
+}
+
+#[test]
+fn sketches_and_lists_cost_per_tile_what_the_guide_says() {
+    for (function, column, most) in [
+        (F::ApproxCountDistinct, 0, 1100),
+        (F::ApproxPercentile { percentile: 0.5 }, 0, 1100),
+        (F::LastN { n: 10 }, 3, 350),
+        (F::LastDistinctN { n: 10 }, 3, 350),
+    ] {
+        let (_, tile) = day(&[(function, Some(column))], true);
+        assert!((most / 2..=most).contains(&tile), "{function}: {tile} bytes a tile");
+    }
 }
 
 #[test]
