@@ -44,6 +44,21 @@ async fn history_is_asked_for_the_time_of_each_answer() {
     assert_eq!((found.sampled, found.matches), (3, 3), "{found:?}");
 }
 
+#[tokio::test]
+async fn the_largest_difference_is_that_of_the_windows_that_differ_most() {
+    let batch = [event(None, 1, 10, 8.0), event(None, 2, 20, 5.0), event(None, 3, 30, 1.0)];
+    let sum = |function, window| (function == 0 && window == 2).then_some(0);
+    let world = world("differs", windowed_over(0, sum, "sum"), &batch);
+    fill(&world, &[event(Some("a"), 1, 40, 2.0), event(Some("a"), 2, 41, 5.0), event(Some("a"), 3, 42, 3.0)]);
+    world.run().await;
+    let found = verify(&world.project()).await;
+    assert_eq!((found.matches, found.largest_difference), (3, 0.0), "{found:?}");
+    // History is not what it was: 8 instead of 10, and 9 instead of 10.
+    table("differs", &[event(None, 1, 10, 6.0), event(None, 2, 20, 4.0), batch[2].clone()]);
+    let found = verify(&world.project()).await;
+    assert_eq!((found.matches, found.mismatches, found.largest_difference), (1, 2, 0.2), "{found:?}");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_are_logged_first_are_waited_for_online() {
     let mut world = world("logged first", windowed(0), &[]);
