@@ -1,26 +1,21 @@
 //! Sources are reset.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::BinaryArray;
 use bytes::Bytes;
-use headwater_core::definitions::{Aggregation, FeatureView};
 use headwater_core::memory::MemoryStreamSource;
-use headwater_core::offline::{LogId, LogRange, OfflineStore};
 use headwater_core::online::OnlineStore;
 use headwater_core::stream::StartPosition;
-use headwater_core::{ErrorKind, Origin, Position, SplitId, StreamSource};
+use headwater_core::{ErrorKind, SplitId, StreamSource};
 use serde_json::json;
 use tokio::sync::Barrier;
 
-use super::{ASKED, STREAMS, World, generation, history, ingest, logged, read, rows};
+use super::{ASKED, STREAMS, World, history, ingest, logged, read, rows};
 use crate::ingest::IngestOptions;
-use crate::rows::{checkpoints_table, log_rows};
+use crate::rows::checkpoints_table;
 use crate::store::PushTarget;
 use crate::store::reset::ResetKind;
 use crate::store::tests::DAY;
-use crate::view::ViewRows;
 
 #[tokio::test]
 async fn a_reset_forward_skips_and_says_so() {
