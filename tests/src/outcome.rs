@@ -55,6 +55,20 @@ impl Log {
     }
 }
 
+/// How many rows a plain reader finds in the log of a view.
+///
+/// # Panics
+/// Where a file cannot be read.
+pub fn rows_in_log(folder: &Path, view: &str) -> usize {
+    let mut files = Vec::new();
+    parquet_files(&folder.join("data/offline").join(view), &mut files);
+    let rows = files.into_iter().map(|file| {
+        let file = std::fs::File::open(file).unwrap();
+        ParquetRecordBatchReaderBuilder::try_new(file).unwrap().metadata().file_metadata().num_rows()
+    });
+    usize::try_from(rows.sum::<i64>()).unwrap()
+}
+
 fn parquet_files(folder: &Path, out: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries {

@@ -1,20 +1,47 @@
-//! Fills a topic with driver records that are the same in every run.
+//! Fills a topic with driver records that are the same in every run, but for their times: they lie in the day before the run.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use headwater_core::time::{Clock, SystemClock};
 use headwater_testkit::Random;
+use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 
 use crate::Options;
 use crate::project::Driver;
 
-/// 2026-11-21T00:00:00Z.
-const START: i64 = 1_795_219_200_000_000;
 const DAY: usize = 86_400_000_000;
+
+/// What became of the records.
+#[derive(Default)]
+struct Deliveries {
+    stored: AtomicUsize,
+    error: Mutex<Option<KafkaError>>,
+}
+
+/// The context of the producer.
+struct Counting(Arc<Deliveries>);
+
+impl ClientContext for Counting {}
+
+impl ProducerContext for Counting {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, delivery: &DeliveryResult<'_>, (): ()) {
+        match delivery {
+            Ok(_) => {
+                self.0.stored.fetch_add(1, Ordering::Relaxed);
+            }
+            Err((error, _)) => *self.0.error.lock().unwrap() = Some(error.clone()),
+        }
+    }
+}
 
 /// Makes a topic whose records stay, however old they say they are.
 pub(crate) async fn make(topic: &str, partitions: usize) {
@@ -34,11 +61,12 @@ pub(crate) async fn run(options: &Options) {
     make(topic, options.number("partitions", 4)).await;
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", crate::servers()).set("partitioner", "murmur2_random").set("linger.ms", "50");
-    let producer: BaseProducer = client.create().unwrap();
-    let mut random = Random::new(options.number("seed", 1) as u64);
+    // Each record once, whatever has to be sent again.
+    client.set("enable.idempotence", "true");
+    let deliveries = Arc::new(Deliveries::default());
+    let producer: BaseProducer<Counting> = client.create_with_context(Counting(Arc::clone(&deliveries))).unwrap();
     let (begin, mut bytes) = (Instant::now(), 0);
-    for index in 0..records {
-        let driver = driver(&mut random, index, records, keys);
+    for (index, driver) in drivers(options.number("seed", 1) as u64, records, keys).enumerate() {
         let (key, value) = (driver.id.to_string(), driver.json());
         bytes += value.len();
         let mut record = BaseRecord::to(topic).key(&key).payload(&value);
@@ -52,6 +80,8 @@ pub(crate) async fn run(options: &Options) {
         }
     }
     producer.flush(Duration::from_secs(120)).unwrap();
+    let (stored, error) = (deliveries.stored.load(Ordering::Relaxed), deliveries.error.lock().unwrap().take());
+    assert_eq!(stored, records, "topic {topic} lacks records, and is of no use: {error:?}");
     let seconds = begin.elapsed().as_secs_f64();
     println!(
         "{{\"what\":\"fill\",\"topic\":\"{topic}\",\"records\":{records},\"bytes_each\":{},\"wall_s\":{seconds:.1}}}",
@@ -59,16 +89,19 @@ pub(crate) async fn run(options: &Options) {
     );
 }
 
-/// The record of an index.
+/// Records in order of their times, 1 % of them late, over the day that ends now.
 #[allow(clippy::cast_precision_loss)] // Nine digits fit.
-pub(crate) fn driver(random: &mut Random, index: usize, records: usize, keys: usize) -> Driver {
+pub(crate) fn drivers(seed: u64, records: usize, keys: usize) -> impl Iterator<Item = Driver> {
     let micros = |value: usize| i64::try_from(value).unwrap();
-    let mut event = START + micros(index * (DAY / records) + random.below(1_000));
-    if random.below(100) == 0 {
-        event = (event - micros(random.below(300_000_000))).max(START);
-    }
-    let mut rate = || random.below(1_000_000_000) as f64 / 1e9;
-    let (conv, acc) = (rate(), rate());
-    let created = event + micros(1_000 + random.below(60_000_000));
-    Driver { id: random.below(keys), event, created, conv, acc, trips: random.below(1_000) }
+    let (mut random, start) = (Random::new(seed), SystemClock.now() - micros(DAY));
+    (0..records).map(move |index| {
+        let mut event = start + micros(index * (DAY / records) + random.below(1_000));
+        if random.below(100) == 0 {
+            event = (event - micros(random.below(300_000_000))).max(start);
+        }
+        let mut rate = || random.below(1_000_000_000) as f64 / 1e9;
+        let (conv, acc) = (rate(), rate());
+        let created = event + micros(1_000 + random.below(60_000_000));
+        Driver { id: random.below(keys), event, created, conv, acc, trips: random.below(1_000) }
+    })
 }

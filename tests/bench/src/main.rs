@@ -23,7 +23,7 @@ const USAGE: &str = "\
 Usage: headwater-bench WHAT [--OPTION VALUE …]
 
   fill        --topic T [--records 2000000] [--keys 100000] [--partitions 4] [--seed 1]
-              makes a topic of driver records, 176 bytes of JSON each, event times over a day, 1 % of them late
+              makes a topic of driver records, 176 bytes of JSON each, event times over the day before, 1 % of them late
   throughput  --topic T       from the topic to both stores, newest value per key
   source      --topic T | --shards 4 [--records 200000]
               the path of records to columns, without stores, beside a bare loop over the records and arrow-json alone:
@@ -31,9 +31,10 @@ Usage: headwater-bench WHAT [--OPTION VALUE …]
   latency     --source kafka|polling|fan_out [--rate 1000] [--seconds 40] [--keys 100000] [--linger-ms 0] [--shards 4]
               from a record that is sent to its value that is read online
   windows     [--topic T | --records 1000000] [--keys 100000] [--reads 20000]
-              through a view with ten windows to the online store, from a topic or from a file that is made for it; then
-              reads of all ten features of one entity
+              through a view with ten windows to the online store, from a topic, filled not long before, or from a file
+              that is made for it; then reads of all ten features of one entity
 
+A run that finds other values than those of the records, or fewer, fails.
 CPU seconds are those of this process, user and system. Kafka is that of KAFKA_BOOTSTRAP_SERVERS; `cargo xtask servers` starts one. Kinesis is an emulator in a process of its own;
 give the plugin any credentials: AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test.
 ";

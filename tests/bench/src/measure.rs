@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use crate::project::field;
+
 /// When a bare reader got records, by their number.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Arrivals(Arc<Mutex<BTreeMap<i64, Instant>>>);
@@ -12,7 +14,8 @@ impl Arrivals {
     /// Records have come just now, as JSON of drivers.
     pub(crate) fn note<'a>(&self, records: impl IntoIterator<Item = &'a [u8]>) {
         let now = Instant::now();
-        self.0.lock().unwrap().extend(records.into_iter().map(|record| (trips(record), now)));
+        let number = |record| field(std::str::from_utf8(record).unwrap(), "avg_daily_trips").parse().unwrap();
+        self.0.lock().unwrap().extend(records.into_iter().map(|record| (number(record), now)));
     }
 
     /// When the record of this number came.
@@ -24,13 +27,6 @@ impl Arrivals {
     pub(crate) fn are_forgotten(&self) -> bool {
         Arc::strong_count(&self.0) == 1
     }
-}
-
-/// The number of a record, without taking it apart.
-fn trips(json: &[u8]) -> i64 {
-    let text = std::str::from_utf8(json).unwrap();
-    let (_, rest) = text.split_once("\"avg_daily_trips\":").unwrap();
-    rest.split(',').next().unwrap().parse().unwrap()
 }
 
 /// The clock ticks of Linux' accounts, in seconds.

@@ -1,6 +1,7 @@
 //! The project that is measured.
 
 use headwater::FeatureStore;
+use headwater::store::{format_time, parse_time};
 use headwater_tests::definitions;
 use headwater_tests::outcome::open;
 
@@ -20,19 +21,32 @@ pub(crate) fn newest(source: &str, online: bool, offline: bool) -> String {
 /// A view of ten windows of a source: sum, count, mean, min and max over 1 h (in steps of 5 m) and over 24 h (of 2 h).
 pub(crate) fn windows(source: &str) -> String {
     let mut view = "online: true\noffline: false\naggregations:".to_owned();
-    for (function, window, slide) in ten_windows() {
+    for Window { name, function, minutes, slide } in ten_windows() {
         view += &format!(
-            "\n  - {{ column: conv_rate, function: {function}, time_window: {window}, slide_interval: {slide}, \
-             name: {function}_{window} }}"
+            "\n  - {{ column: conv_rate, function: {function}, time_window: {minutes}m, slide_interval: {slide}m, \
+             name: {name} }}"
         );
     }
     definitions(&name(), source, SCHEMA, &view)
 }
 
-/// Function, window and step of each feature of [`windows`].
-pub(crate) fn ten_windows() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
-    let windows = [("1h", "5m"), ("24h", "2h")].into_iter();
-    windows.flat_map(|(window, slide)| ["sum", "count", "mean", "min", "max"].map(|function| (function, window, slide)))
+/// A feature of [`windows`].
+pub(crate) struct Window {
+    pub(crate) name: String,
+    pub(crate) function: &'static str,
+    /// Its length.
+    pub(crate) minutes: i64,
+    /// Its step, in minutes.
+    pub(crate) slide: i64,
+}
+
+/// The features of [`windows`].
+pub(crate) fn ten_windows() -> impl Iterator<Item = Window> {
+    let windows = [("1h", 60, 5), ("24h", 24 * 60, 120)].into_iter();
+    windows.flat_map(|(name, minutes, slide)| {
+        let functions = ["sum", "count", "mean", "min", "max"];
+        functions.map(|function| Window { name: format!("{function}_{name}"), function, minutes, slide })
+    })
 }
 
 /// A name of this run's own: Kafka remembers a group by it.
@@ -69,10 +83,30 @@ pub(crate) struct Driver {
 impl Driver {
     pub(crate) fn json(&self) -> String {
         let Self { id, conv, acc, trips, .. } = self;
-        let (event, created) = (headwater::store::format_time(self.event), headwater::store::format_time(self.created));
+        let (event, created) = (format_time(self.event), format_time(self.created));
         format!(
             "{{\"driver_id\":{id},\"event_timestamp\":\"{event}\",\"conv_rate\":{conv},\"acc_rate\":{acc},\
              \"avg_daily_trips\":{trips},\"created\":\"{created}\"}}"
         )
     }
+
+    /// Of what [`json`](Self::json) gave.
+    pub(crate) fn read(json: &[u8]) -> Self {
+        let json = std::str::from_utf8(json).unwrap();
+        let number = |name| field(json, name).parse().unwrap();
+        Self {
+            id: field(json, "driver_id").parse().unwrap(),
+            event: parse_time(field(json, "event_timestamp")).unwrap(),
+            created: parse_time(field(json, "created")).unwrap(),
+            conv: number("conv_rate"),
+            acc: number("acc_rate"),
+            trips: field(json, "avg_daily_trips").parse().unwrap(),
+        }
+    }
+}
+
+/// A field of what [`Driver::json`] gave, without taking the rest apart.
+pub(crate) fn field<'a>(json: &'a str, name: &str) -> &'a str {
+    let (_, rest) = json.split_once(name).unwrap();
+    rest.trim_start_matches("\":").split([',', '}']).next().unwrap().trim_matches('"')
 }

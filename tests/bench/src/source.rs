@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use headwater::arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use headwater::arrow::json::ReaderBuilder;
-use headwater_testkit::Random;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::message::Message;
@@ -42,10 +41,10 @@ pub(crate) fn kafka(options: &Options, runtime: &Runtime) {
 pub(crate) async fn kinesis(options: &Options) {
     let (count, shards) = (options.number("records", 200_000), options.number("shards", 4));
     let kinesis = Kinesis::start(shards).await;
-    let (writer, mut random) = (kinesis.writer(), Random::new(1));
-    for first in (0..count).step_by(500) {
-        let drivers = (first..count.min(first + 500)).map(|index| fill::driver(&mut random, index, count, 100_000));
-        writer.put(&drivers.collect::<Vec<_>>()).await;
+    let writer = kinesis.writer();
+    let drivers = fill::drivers(1, count, 100_000).collect::<Vec<_>>();
+    for some in drivers.chunks(500) {
+        writer.put(some).await;
     }
     let (values, bare) = kinesis.consume(count).await;
     let json = decode(&values);
@@ -55,13 +54,12 @@ pub(crate) async fn kinesis(options: &Options) {
 }
 
 /// The whole path, into a view that keeps nothing.
-#[allow(clippy::cast_precision_loss)] // Nobody counts so far.
 async fn ours(source: &str, count: usize) -> Cost {
     let (_folder, store) = project::project(&project::newest(source, false, false)).await;
     let stretch = Stretch::begin();
     let rows = ingest(&store).await;
     let cost = stretch.end();
-    assert!((rows - count as f64).abs() < 0.5, "{rows} rows of {count} records");
+    assert_eq!(rows, count, "rows of so many records");
     cost
 }
 
@@ -78,7 +76,7 @@ fn print(source: &str, count: usize, bare: Cost, json: Cost, ours: Cost) {
 }
 
 /// A bare loop over all records of a topic, with librdkafka's defaults.
-fn consume(topic: &str, mut each: impl FnMut(&[u8])) -> (usize, Cost) {
+pub(crate) fn consume(topic: &str, mut each: impl FnMut(&[u8])) -> (usize, Cost) {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", crate::servers()).set("group.id", "stream-bench");
     client.set("enable.auto.commit", "false");
