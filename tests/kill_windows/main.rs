@@ -1,5 +1,6 @@
-//! Ingestion of a windowed view is killed with SIGKILL at 25 random moments, or a few more, and so are the builds of its window state: by
-//! `materialize` beside it, and by changed aggregations. In the end lifetime counts and sums are exact.
+//! Ingestion of a windowed view is killed with SIGKILL at 25 random moments, or a few more, and so are the builds of its window
+//! state: by the first ingest, by `materialize` beside it, and by changed aggregations. In the end lifetime counts and sums are
+//! exact: history has what the stream has too, and either counts as `log_from` says.
 //!
 //! `HEADWATER_SEED` brings a run's moments back as far as the machine allows.
 
@@ -14,9 +15,10 @@ use std::time::Duration;
 
 use headwater::arrow::array::{AsArray, Int64Array};
 use headwater::arrow::datatypes::Int64Type;
-use headwater::store::{EntityColumns, Features};
+use headwater::store::{EntityColumns, Features, format_time, parse_time};
 use headwater::{FeatureStore, arrow};
 use headwater_testkit::Random;
+use headwater_tests::outcome::open;
 
 const KILLS: usize = 25;
 /// So many kills at least find a part of the records counted: the test goes on until they do.
@@ -24,8 +26,13 @@ const AMID_WORK: usize = KILLS / 4;
 const FILES: usize = 3;
 const RECORDS: usize = 10_000;
 const DRIVERS: usize = 500;
+/// The first event of the stream, or a little before.
+const BEGIN: &str = "2021-04-12T10:00:00Z";
 /// Where a `materialize` lets batch rows and log meet.
 const END: &str = "2021-04-12T10:30:00Z";
+/// Minutes of the stream that history has some of too, and of an hour before.
+const HISTORY: usize = 40;
+const SECOND: i64 = 1_000_000;
 
 const DEFINITIONS: &str = r#"
 project: kill
@@ -35,7 +42,7 @@ offline_store: { type: parquet, path: data/offline }
 entities:
   - { name: driver, join_keys: [driver_id], value_type: int64 }
 sources:
-  - { name: history, type: file, path: history.parquet, timestamp_field: event_timestamp }
+  - { name: history, type: file, path: history.csv, timestamp_field: event_timestamp }
   - name: events
     type: file
     path: events
@@ -63,30 +70,73 @@ fn define(folder: &Path, variant: usize) {
     std::fs::write(folder.join("headwater.yaml"), DEFINITIONS.replace("WINDOW", window)).unwrap();
 }
 
-/// Writes the events, out of order. Gives back what they add up to: all of them, and those from [`END`] on.
-fn write_events(folder: &Path) -> [Totals; 2] {
-    std::fs::create_dir_all(folder.join("events")).unwrap();
-    let mut random = Random::new(7);
-    let mut totals = [Totals::new(), Totals::new()];
-    for file in 0..FILES {
-        let mut text = String::new();
-        for index in 0..RECORDS {
-            let trips = i64::try_from(file * RECORDS + index).unwrap();
-            let (driver, minute, second) = (random.below(DRIVERS), random.below(60), random.below(60));
-            writeln!(
-                text,
-                "{{\"driver_id\":{driver},\"event_timestamp\":\"2021-04-12T10:{minute:02}:{second:02}Z\",\"trips\":{trips}}}"
-            )
-            .unwrap();
-            let driver = i64::try_from(driver).unwrap();
-            let counted = if minute >= 30 { 2 } else { 1 };
-            for totals in totals.iter_mut().take(counted) {
-                let (count, sum) = totals.entry(driver).or_default();
-                *count += 1;
-                *sum += trips;
+/// An event, or a row of history.
+#[derive(Clone, Copy)]
+struct Event {
+    driver: i64,
+    time: i64,
+    trips: i64,
+}
+
+/// What there is to count.
+struct World {
+    stream: Vec<Event>,
+    history: Vec<Event>,
+}
+
+impl World {
+    /// Writes history and the stream, both out of order.
+    fn write(folder: &Path) -> Self {
+        std::fs::create_dir_all(folder.join("events")).unwrap();
+        let begin = parse_time(BEGIN).unwrap();
+        let mut random = Random::new(7);
+        let at = |minute, second| begin + i64::try_from(minute * 60 + second).unwrap() * SECOND;
+        let mut world = Self { stream: Vec::new(), history: Vec::new() };
+        let mut rows = "driver_id,event_timestamp,trips\n".to_owned();
+        for file in 0..FILES {
+            let mut text = String::new();
+            for index in 0..RECORDS {
+                let trips = i64::try_from(file * RECORDS + index).unwrap();
+                let (driver, minute, second) = (random.below(DRIVERS), random.below(60), random.below(60));
+                let event = Event { driver: i64::try_from(driver).unwrap(), time: at(minute, second), trips };
+                let time = format_time(event.time);
+                writeln!(text, "{{\"driver_id\":{driver},\"event_timestamp\":\"{time}\",\"trips\":{trips}}}").unwrap();
+                world.stream.push(event);
+                if random.once_in(10) {
+                    let earlier = Event { time: event.time - 3_600 * SECOND, ..event };
+                    let known = [earlier, event].into_iter().filter(|event| event.time < at(HISTORY, 0));
+                    for event in known {
+                        writeln!(rows, "{driver},{},{trips}", format_time(event.time)).unwrap();
+                        world.history.push(event);
+                    }
+                }
             }
+            std::fs::write(folder.join(format!("events/part-{file}.ndjson")), text).unwrap();
         }
-        std::fs::write(folder.join(format!("events/part-{file}.ndjson")), text).unwrap();
+        std::fs::write(folder.join("history.csv"), rows).unwrap();
+        world
+    }
+
+    /// Where the batch rows and the log of the first ingest meet.
+    fn after_history(&self) -> i64 {
+        self.history.iter().map(|row| row.time).max().unwrap() + 1
+    }
+
+    /// What history comes to, and all: batch rows count before `log_from`, and the stream from there on.
+    fn totals(&self, log_from: i64) -> [Totals; 2] {
+        let before = self.history.iter().filter(|row| row.time < log_from);
+        let after = self.stream.iter().filter(|event| event.time >= log_from);
+        [sums_of(before.clone()), sums_of(before.chain(after))]
+    }
+}
+
+/// Of each driver, of none too.
+fn sums_of<'a>(events: impl Iterator<Item = &'a Event>) -> Totals {
+    let mut totals: Totals = drivers().map(|driver| (driver, (0, 0))).collect();
+    for event in events {
+        let (count, sum) = totals.get_mut(&event.driver).unwrap();
+        *count += 1;
+        *sum += event.trips;
     }
     totals
 }
@@ -109,16 +159,15 @@ fn kill(child: &mut Child) {
     child.wait().unwrap();
 }
 
+/// Asks something of the project of a folder.
+fn ask<T>(folder: &Path, question: impl AsyncFnOnce(FeatureStore) -> T) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { question(open(folder).await).await })
+}
+
 /// What is served of features, a column of integers for each.
 fn columns<const N: usize>(folder: &Path, features: [&str; N]) -> [Int64Array; N] {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let store = FeatureStore::builder()
-            .registry(headwater::registry().unwrap())
-            .file(folder.join("headwater.yaml"))
-            .open()
-            .await
-            .unwrap();
+    ask(folder, async |store| {
         let entities = EntityColumns::default().column("driver_id", drivers());
         let names = features.map(|feature| format!("trips:{feature}"));
         let answer = store.get_online_features(Features::names(names), entities, false).await.unwrap();
@@ -130,6 +179,11 @@ fn columns<const N: usize>(folder: &Path, features: [&str; N]) -> [Int64Array; N
                 .clone()
         })
     })
+}
+
+/// Where the batch rows and the log of what is served meet.
+fn log_from(folder: &Path) -> Option<i64> {
+    ask(folder, async |store| store.status().await.unwrap().views[0].windows.as_ref().unwrap().log_from)
 }
 
 fn drivers() -> std::ops::Range<i64> {
@@ -147,9 +201,9 @@ fn served(folder: &Path) -> Totals {
 }
 
 /// How many records are served, of all drivers.
-fn counted(folder: &Path) -> usize {
+fn counted(folder: &Path) -> i64 {
     let [ever] = columns(folder, ["ever"]);
-    usize::try_from(ever.iter().flatten().sum::<i64>()).unwrap()
+    ever.iter().flatten().sum()
 }
 
 #[test]
@@ -165,9 +219,11 @@ fn killed_at_any_moment_lifetime_counts_are_exact() {
         rounds += 1;
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        let [all, later] = write_events(folder);
-        // What is counted when nothing is left to do: of the epoch that serves first, and of one that begins at `END`.
-        let ends = [&all, &later].map(|totals| usize::try_from(sums(totals).0).unwrap());
+        let world = World::write(folder);
+        // Where batch rows and log may meet, and what is counted before the stream is, and when nothing is left to do.
+        let (first, end) = (world.after_history(), parse_time(END).unwrap());
+        let at_rest = [first, end].map(|log_from| world.totals(log_from).map(|totals| sums(&totals).0));
+        let at_rest = at_rest.as_flattened();
         let mut materialized = false;
         loop {
             define(folder, random.below(2));
@@ -194,24 +250,21 @@ fn killed_at_any_moment_lifetime_counts_are_exact() {
                     kill(&mut child);
                     kills += 1;
                     let counted = counted(folder);
-                    kills_amid_work += usize::from(counted > 0 && !ends.contains(&counted));
+                    kills_amid_work += usize::from(counted > 0 && !at_rest.contains(&counted));
                 }
             }
         }
-        // A build that was killed may have taken over, or not.
         let mut child = start(folder);
         assert!(child.wait().unwrap().success());
-        let served = served(folder);
-        let zeros = |totals: &Totals| -> Totals {
-            served.keys().map(|driver| (*driver, totals.get(driver).copied().unwrap_or_default())).collect()
-        };
-        let right = served == zeros(&all) || materialized && served == zeros(&later);
+        let log_from = log_from(folder).unwrap();
+        // A build that was killed may have taken over, or not.
+        assert!(log_from == first || materialized && log_from == end, "round {rounds}: log from {log_from}");
+        let (served, [_, right]) = (served(folder), world.totals(log_from));
         assert!(
-            right,
-            "round {rounds}: {:?} are served, {:?} or {:?} are right",
+            served == right,
+            "round {rounds}, log from {log_from}: {:?} are served, {:?} are right",
             sums(&served),
-            sums(&all),
-            sums(&later)
+            sums(&right)
         );
     }
     println!("{kills} kills, {kills_amid_work} of them amid the work, and {builds} builds in {rounds} rounds");
