@@ -14,11 +14,15 @@ const PASS: u64 = 3_000;
 
 /// The definitions of a project that reads a topic.
 pub(crate) fn definitions(project: &str, cluster: &Cluster, topic: &str, options: &str) -> String {
-    let servers = cluster.kafka.bootstrap_servers();
-    drivers::definitions(project, &format!("type: kafka\nbootstrap_servers: {servers}\ntopic: {topic}\n{options}"))
+    drivers::definitions(project, &source(cluster, topic, options))
 }
 
-/// A project in mid-ingest: a topic that records go on coming into.
+fn source(cluster: &Cluster, topic: &str, options: &str) -> String {
+    let servers = cluster.kafka.bootstrap_servers();
+    format!("type: kafka\nbootstrap_servers: {servers}\ntopic: {topic}\n{options}")
+}
+
+/// A project with windows in mid-ingest: a topic that records go on coming into.
 struct Midst<'a> {
     cluster: &'a mut Cluster,
     topic: String,
@@ -35,7 +39,7 @@ impl<'a> Midst<'a> {
     /// With more options of the source.
     fn begin_with(cluster: &'a mut Cluster, options: &str) -> Self {
         let topic = cluster.topic(3);
-        let definitions = definitions(&topic, cluster, &topic, options);
+        let definitions = drivers::windowed(&topic, &source(cluster, &topic, options));
         let project = Project::new(env!("CARGO_BIN_EXE_command"), &definitions, &[]);
         let observer = Observer::new(&project);
         let sender = Sender::start(cluster, &topic, RATE, drivers::event);
@@ -67,12 +71,13 @@ impl<'a> Midst<'a> {
         workers.into_iter().for_each(Worker::stop);
         self.project.ok(&["ingest", "--until-caught-up"]);
 
-        let calm = definitions(&format!("{}-calm", self.topic), self.cluster, &self.topic, "");
+        let calm = drivers::windowed(&format!("{}-calm", self.topic), &source(self.cluster, &self.topic, ""));
         let calm = Project::new(env!("CARGO_BIN_EXE_command"), &calm, &[]);
         calm.ok(&["ingest", "--until-caught-up"]);
 
         drivers::each_once(&self.project, sent);
         drivers::same(&self.project, &calm);
+        drivers::windows_are_exact(&self.project, sent);
     }
 }
 

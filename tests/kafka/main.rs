@@ -1,6 +1,6 @@
 //! Ingestion from Apache Kafka by processes of the command, while brokers go and come back, leaders move, workers are
 //! killed and partitions are added. In the end every record stands once in the log, for a plain reader of the directory
-//! too, and log and online store are those of a run that nothing disturbed.
+//! too, log and online store are those of a run that nothing disturbed, and windows count each record once.
 //!
 //! The tests take brokers away, so they start a cluster of their own, of two nodes, and another broker that clients have to
 //! prove themselves to. That needs Java 17 and, the first time, Maven.

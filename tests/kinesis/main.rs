@@ -1,6 +1,6 @@
 //! Ingestion from Kinesis by processes of the command, while shards split and merge, calls fail at random and workers are
-//! killed. In the end every record stands once in the log, for a plain reader of the directory too, and log and online
-//! store are those of a run that nothing disturbed. And ingestion in the name of a role, whose credentials expire.
+//! killed. In the end every record stands once in the log, for a plain reader of the directory too, log and online store
+//! are those of a run that nothing disturbed, and windows count each record once. And ingestion in the name of a role, whose credentials expire.
 //!
 //! Kinesis is an emulator in this process. `HEADWATER_SEED` brings a run's faults back as far as the machine allows.
 
@@ -45,7 +45,7 @@ fn definitions(project: &str, stream: &str, endpoint: &str, consumer: &str) -> S
     let source = format!(
         "type: kinesis\nstream_name: {stream}\nregion: eu-west-1\nendpoint_url: {endpoint}\nconsumer: {consumer}"
     );
-    drivers::definitions(project, &source)
+    drivers::windowed(project, &source)
 }
 
 /// Two shards become four, one of them while no worker runs, and the four become three.
@@ -94,4 +94,5 @@ fn splits_and_merges(consumer: &str) {
     calm.ok(&["ingest", "--until-caught-up"]);
     drivers::each_once(&project, sent);
     drivers::same(&project, &calm);
+    drivers::windows_are_exact(&project, sent);
 }
