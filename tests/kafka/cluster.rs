@@ -75,18 +75,37 @@ impl Cluster {
     fn topic_with(&mut self, partitions: i32, settings: &[(&str, &str)]) -> String {
         self.topics += 1;
         let name = format!("events-{}", self.topics);
-        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(2));
+        self.make(&name, partitions, settings);
+        name
+    }
+
+    /// As [`topic`](Self::topic), of this name.
+    pub(crate) fn named_topic(&self, name: &str, partitions: i32) {
+        self.make(name, partitions, &[("retention.ms", "-1")]);
+    }
+
+    fn make(&self, name: &str, partitions: i32, settings: &[(&str, &str)]) {
+        let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(2));
         let topic = settings.iter().fold(topic, |topic, (key, value)| topic.set(key, value));
         let made = self.runtime.block_on(self.admin.create_topics([&topic], &AdminOptions::new())).unwrap();
         made.into_iter().for_each(|made| drop(made.unwrap()));
-        name
     }
 
     /// Appends a record.
     pub(crate) fn put<P: ToBytes + ?Sized>(&self, record: FutureRecord<'_, str, P>) {
+        self.put_all([record]);
+    }
+
+    /// Appends records, one after the other.
+    pub(crate) fn put_all<'a, P: ToBytes + ?Sized + 'a>(
+        &self,
+        records: impl IntoIterator<Item = FutureRecord<'a, str, P>>,
+    ) {
         self.runtime.block_on(async {
             let producer: FutureProducer = client(&self.kafka).create().unwrap();
-            producer.send(record, PATIENCE).await.map_err(|(error, _)| error).unwrap();
+            for record in records {
+                producer.send(record, PATIENCE).await.map_err(|(error, _)| error).unwrap();
+            }
         });
     }
 

@@ -13,6 +13,7 @@ mod records;
 mod restart;
 mod schemas;
 mod secured;
+mod shop;
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -32,6 +33,10 @@ const TESTS: &[(&str, Test)] = &[
     ("what_was_not_kept_is_caught_up_with_and_told", records::what_was_not_kept_is_caught_up_with_and_told),
     ("writers_change_the_schemas_of_a_registry_in_mid_stream", schemas::writers_change_them_in_mid_stream),
     ("json_and_protobuf_are_framed_too", schemas::json_and_protobuf_are_framed_too),
+    (
+        "purchases_come_to_the_same_from_a_file_and_from_kafka",
+        shop::purchases_come_to_the_same_from_a_file_and_from_kafka,
+    ),
     ("brokers_that_are_away_at_the_start_are_waited_for", faults::brokers_are_away_at_the_start),
     ("a_broker_is_restarted", faults::a_broker_is_restarted),
     ("leaders_move", faults::leaders_move),
