@@ -410,7 +410,7 @@ fn windows_are_planned_built_served_and_verified() {
     assert!(found["sampled"].as_u64().unwrap() >= 3, "{found}");
     assert_eq!(project.json(&["verify", "driver_windows", "--sample", "2"])["sampled"], 2);
     let text = project.ok(&["verify", "driver_windows"]);
-    assert!(text.contains("mismatches          0"), "{text}");
+    assert!(text.contains("mismatches          0") && text.contains("largest difference  0e0"), "{text}");
 
     // Another window is another epoch of the same rows.
     project.edit("headwater.yaml", "36500d", "400d");
@@ -433,7 +433,32 @@ fn windows_are_planned_built_served_and_verified() {
     assert!(!output.status.success());
     let (text, error) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert!(text.contains("mismatches          1") && text.contains("count_34560000s is "), "{text}");
+    assert!(text.contains("largest difference  2.5e-1"), "{text}");
     assert!(error.contains("1 differ and 0 are missing"), "{error}");
+}
+
+#[test]
+fn status_tells_how_far_the_next_windows_are() {
+    let project = windowed();
+    project.ok(&["ingest", "--until-caught-up"]);
+    // The log lacks what a job that was killed did not publish: windows that are built of it wait for the next job.
+    fs::remove_dir_all(project.path("data/offline/driver_windows")).unwrap();
+    let materialize = ["materialize", "2026-01-01", "2026-01-03", "--views", "driver_windows"];
+    let text = project.ok(&materialize);
+    assert!(text.contains("serve as soon as a job has caught up with them"), "{text}");
+    let text = project.ok(&["status"]);
+    assert!(text.contains("log from 2026-01-03T00:00:00Z: 0 of 0 splits have caught up"), "{text}");
+    project.ok(&["ingest", "--until-caught-up"]);
+    let text = project.ok(&["status"]);
+    assert!(text.contains("log from 2026-01-03T00:00:00Z") && !text.contains("next "), "{text}");
+
+    // A build that breaks off.
+    let mut history = project.read("sample/driver_history.csv");
+    history.push_str("1001,2026-01-01T06:00:00Z,,50.0,many\n");
+    project.write("sample/driver_history.csv", &history);
+    assert!(project.fails(&materialize).contains("`many`"));
+    let text = project.ok(&["status"]);
+    assert!(text.contains("0 of 0 pieces built, 0 rows"), "{text}");
 }
 
 #[test]
