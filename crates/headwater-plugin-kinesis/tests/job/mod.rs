@@ -193,6 +193,10 @@ impl Job {
     async fn take(&mut self, reader: &mut dyn StreamReader, event: Option<StreamEvent>) -> Result<()> {
         let commits = self.process(event);
         self.ledger.splits.lock().unwrap().extend(commits.iter().cloned());
+        // An end is committed when the log has it too.
+        if let Some(logged) = &mut *self.ledger.logged.lock().unwrap() {
+            logged.extend(commits.iter().filter(|(_, progress)| *progress == Progress::End).cloned());
+        }
         reader.commit(&commits).await
     }
 
