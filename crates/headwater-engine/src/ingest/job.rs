@@ -1,6 +1,6 @@
 //! A job: one source, feeding all its views.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -190,12 +190,16 @@ impl Job {
 
     /// Runs the groups until they are done. The text says why a stop was not a clean one.
     async fn supervise(&self, mut stop: watch::Receiver<bool>) -> Result<Option<String>> {
+        // Views that have come as far as others once. Apart they come no nearer: where nothing is in a split, each group may
+        // note on its own how far it has looked.
+        let mut caught_up = BTreeSet::new();
         loop {
-            let groups = self.groups().await?;
+            let groups = self.groups(&caught_up).await?;
             let (halt, halted) = watch::channel(false);
             let mut running = JoinSet::new();
             for group in groups {
-                running.spawn(worker::run(Arc::new(group), halted.clone()));
+                let (views, halted) = (group.views.clone(), halted.clone());
+                running.spawn(async move { (views, worker::run(Arc::new(group), halted).await) });
             }
             let mut regroup = false;
             let mut failure = None;
@@ -207,12 +211,13 @@ impl Job {
                 tokio::select! {
                     done = running.join_next() => match done {
                         None => break,
-                        Some(Ok(Ok(Outcome::CaughtUp))) => {
+                        Some(Ok((views, Ok(Outcome::CaughtUp)))) => {
+                            caught_up.extend(views.iter().map(|view| view.name.clone()));
                             regroup = true;
                             halt.send_replace(true);
                         }
-                        Some(Ok(Ok(Outcome::Finished | Outcome::Stopped))) => {}
-                        Some(Ok(Err(error))) => {
+                        Some(Ok((_, Ok(Outcome::Finished | Outcome::Stopped)))) => {}
+                        Some(Ok((_, Err(error)))) => {
                             failure.get_or_insert(error);
                             halt.send_replace(true);
                         }
@@ -255,7 +260,7 @@ impl Job {
     }
 
     /// Views that serve and are up to date, views that are behind, and new ones are read apart.
-    async fn groups(&self) -> Result<Vec<Group>> {
+    async fn groups(&self, caught_up: &BTreeSet<String>) -> Result<Vec<Group>> {
         let online = self.project.online.as_ref();
         let name = &self.project.definitions.project;
         let pauses = self.options.tuning.pauses();
@@ -286,7 +291,7 @@ impl Job {
             let again = retry("online store", pauses, &self.board, again).await?.0;
             // A view that has not come as far as another, in any split, would hold it up. In splits that the stream has
             // lost it comes no further.
-            let ahead = ahead_of(own);
+            let ahead = if caught_up.contains(&view.name) { BTreeMap::new() } else { ahead_of(own) };
             let is_behind = serves && !ahead.is_empty() && !windows::has_no_more(self.stream.as_ref(), &ahead).await;
             let kind = match own {
                 own if own.is_empty() => &mut *new,

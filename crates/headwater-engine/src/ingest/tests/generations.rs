@@ -1,8 +1,9 @@
 use std::sync::Arc;
 
 use super::world::*;
-use crate::ingest::jobs;
+use crate::ingest::{checkpoint, jobs};
 use crate::rows::Serving;
+use crate::view::View;
 
 async fn serving(world: &World) -> Option<String> {
     let serving = Serving::read(world.online.as_ref(), "test").await.unwrap();
@@ -115,4 +116,38 @@ async fn a_view_that_is_added_reads_from_the_beginning() {
     assert_eq!(world.log().await.len(), 30);
     world.views.swap(0, 1);
     assert_eq!(world.log().await.len(), 30);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn views_that_note_an_end_apart_are_read_together_when_they_have_caught_up() {
+    let mut world = World::new();
+    world.options.tuning.log_interval = std::time::Duration::from_millis(1);
+    world.views.push(Arc::new(View { offline: false, ..view("other", "g1") }));
+    world.stream.event("a", 1, 10, 1.0);
+    world.stream.event("a", 1, 20, 1.0);
+    world.stream.reshard(&["a"], &["b"]);
+    world.run().await;
+    // All of the split was read by both, and each says otherwise up to where.
+    let (split, online) = (headwater_core::SplitId::from("a"), Arc::clone(&world.online));
+    let all = checkpoint::load(online.as_ref(), "test", &world.views[1]).await.unwrap();
+    let other = checkpoint::Checkpoint { through: headwater_core::Position::from_u64(1), ..all[&split].clone() };
+    assert!(other.ended);
+    let row = other.to_row(&world.views[1], &split).unwrap();
+    let table = crate::rows::checkpoints_table("test");
+    online.delete(&table, std::slice::from_ref(&row.key)).await.unwrap();
+    online.put(&table, vec![row]).await.unwrap();
+
+    world.stream.script.lock().unwrap().follow = true;
+    world.stream.resumed.lock().unwrap().clear();
+    let mut job = world.start().await;
+    world.until("one reader reads both", || async { world.stream.resumed.lock().unwrap().len() >= 3 }).await;
+    world.stream.event("b", 1, 30, 1.0);
+    world
+        .until("both go on", || async {
+            let splits = job.status().splits;
+            splits.iter().filter(|split| split.split == "b" && split.offset == Some(1)).count() == 2
+        })
+        .await;
+    job.stop().await.unwrap();
+    assert_eq!(world.stream.resumed.lock().unwrap().len(), 3, "one reader for each, then one for both");
 }
