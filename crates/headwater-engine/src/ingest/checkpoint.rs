@@ -167,15 +167,29 @@ fn note_key(view: &View, name: &str) -> Bytes {
     [&[0], prefix(view).as_slice(), name.as_bytes()].concat().into()
 }
 
+/// What sources have noted for a view's generation, by name.
+///
+/// # Errors
+/// The store's.
+pub(crate) async fn load_notes(
+    online: &dyn OnlineStore,
+    project: &str,
+    view: &View,
+) -> Result<BTreeMap<String, Bytes>> {
+    let prefix = note_key(view, "");
+    let rows = online.get_prefixes(&checkpoints_table(project), std::slice::from_ref(&prefix)).await?;
+    let note = |row: OnlineRow| (String::from_utf8_lossy(&row.key[prefix.len()..]).into_owned(), row.value);
+    Ok(rows.into_iter().flatten().map(note).collect())
+}
+
 /// Forgets what sources have noted for a view's generation.
 ///
 /// # Errors
 /// The store's.
 pub(crate) async fn forget_notes(online: &dyn OnlineStore, project: &str, view: &View) -> Result<()> {
-    let table = checkpoints_table(project);
-    let notes = online.get_prefixes(&table, &[note_key(view, "")]).await?;
-    let keys = notes.into_iter().flatten().map(|row| row.key).collect::<Vec<_>>();
-    if keys.is_empty() { Ok(()) } else { online.delete(&table, &keys).await }
+    let notes = load_notes(online, project, view).await?;
+    let keys = notes.keys().map(|name| note_key(view, name)).collect::<Vec<_>>();
+    if keys.is_empty() { Ok(()) } else { online.delete(&checkpoints_table(project), &keys).await }
 }
 
 /// Remembers what a source has noted, for the generations of these views.

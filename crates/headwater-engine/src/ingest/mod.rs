@@ -56,7 +56,9 @@ use std::time::Duration;
 use headwater_core::definitions::{Source, SourceKind};
 use headwater_core::{Error, Micros, Result};
 
-pub(crate) use checkpoint::{Checkpoint, Skipped, Why, forget_notes, load as load_checkpoints, write_notes};
+pub(crate) use checkpoint::{
+    Checkpoint, Skipped, Why, forget_notes, load as load_checkpoints, load_notes, write_notes,
+};
 pub(crate) use dead::DEAD_LETTERS;
 pub use dead::DeadLetter;
 pub use job::{JobHandle, start};

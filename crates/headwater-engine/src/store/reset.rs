@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arrow::array::{BinaryArray, RecordBatch};
@@ -14,7 +14,9 @@ use headwater_core::{Error, ErrorKind, Origin, Position, Result, SplitId};
 use serde::Serialize;
 
 use super::FeatureStore;
-use crate::ingest::{Checkpoint, Counts, JobState, Skipped, Why, forget_notes, jobs, load_checkpoints, write_notes};
+use crate::ingest::{
+    Checkpoint, Counts, JobState, Skipped, Why, forget_notes, jobs, load_checkpoints, load_notes, write_notes,
+};
 use crate::project::Project;
 use crate::rows::{checkpoints_table, log_rows};
 use crate::view::{View, ViewRows};
@@ -84,9 +86,10 @@ impl Standing {
         self.ends.get(split).map_or(Position::START, |end| end.through.clone())
     }
 
+    /// Whether it stands behind one of these places, or has ended a split that has one.
     fn is_beyond(&self, targets: &BTreeMap<SplitId, Position>) -> bool {
         let passed = |(split, target): (&SplitId, &Position)| {
-            self.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
+            self.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.ended || checkpoint.through > *target)
         };
         targets.iter().any(passed)
     }
@@ -98,8 +101,9 @@ impl FeatureStore {
     ///
     /// # Errors
     /// `NotFound` for an unknown source; `Invalid` for one that is no stream or feeds no view; `Conflict` while a worker
-    /// runs; `Unavailable` where the source does not say where its splits begin; those of source and stores. What was
-    /// not moved then is moved by calling again.
+    /// runs; `Unavailable` where the source does not say where its splits begin; `PositionLost` where the newest record
+    /// lies before what was read, and the source does not go on there; those of source and stores. What was not moved
+    /// then is moved by calling again.
     pub async fn reset(&self, source: &str, to: StartPosition) -> Result<Reset> {
         let project = self.project().await?;
         if !matches!(project.source(source)?.kind, SourceKind::Stream(_)) {
@@ -120,19 +124,20 @@ impl FeatureStore {
         for view in &views {
             standings.push(Standing::read(&project, view).await?);
         }
-        let mut back = false;
-        for standing in &standings {
-            back |= match to {
-                // A place behind the newest record may be a time, which sorts before every record. Or the stream is
-                // another one by now, with fewer records.
-                StartPosition::Latest => {
-                    standing.is_beyond(&targets) && !goes_on(&project, source, &standing.checkpoints).await?
+        let back = match to {
+            // A place behind the newest record may be a time, which sorts before every record. Or a job cannot go on from
+            // there: the stream may be another one by now, with fewer records.
+            StartPosition::Latest => {
+                let beyond = views.iter().zip(&standings).filter(|(_, standing)| standing.is_beyond(&targets));
+                for (view, standing) in beyond {
+                    goes_on(&project, source, view, &standing.checkpoints).await?;
                 }
-                StartPosition::Earliest | StartPosition::At(_) => {
-                    standing.is_beyond(&targets) || behind.iter().any(|split| standing.checkpoints.contains_key(split))
-                }
-            };
-        }
+                false
+            }
+            StartPosition::Earliest | StartPosition::At(_) => standings.iter().any(|standing| {
+                standing.is_beyond(&targets) || behind.iter().any(|split| standing.checkpoints.contains_key(split))
+            }),
+        };
         let (views, standings) = if back {
             let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
             let project = self.renew(&names).await?;
@@ -189,18 +194,33 @@ async fn starts(project: &Project, name: &str, to: StartPosition) -> Result<Star
     Ok(Starts { targets: starts, behind, notes: notes.into_iter().collect() })
 }
 
-/// Whether a source finds the places of these checkpoints.
-async fn goes_on(project: &Project, name: &str, checkpoints: &BTreeMap<SplitId, Checkpoint>) -> Result<bool> {
+/// Asks a source whether it goes on where a view stands.
+///
+/// # Errors
+/// `PositionLost`, with what helps, where it does not; those of source and store.
+async fn goes_on(
+    project: &Project,
+    name: &str,
+    view: &View,
+    checkpoints: &BTreeMap<SplitId, Checkpoint>,
+) -> Result<()> {
     let progress = |checkpoint: &Checkpoint| match checkpoint.ended {
         true => Progress::End,
         false => Progress::Through(checkpoint.through.clone()),
     };
     let splits = checkpoints.iter().map(|(split, checkpoint)| (split.clone(), progress(checkpoint))).collect();
-    let checkpoints = FixedCheckpoints { splits, ..FixedCheckpoints::default() };
+    let notes = load_notes(project.online.as_ref(), &project.definitions.project, view).await?;
+    let checkpoints = FixedCheckpoints { splits, notes: Arc::new(Mutex::new(notes)) };
     match ask(project, name, StartPosition::Latest, checkpoints).await {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::PositionLost => Ok(false),
-        Err(error) => Err(error),
+        Err(error) if error.kind() == ErrorKind::PositionLost => {
+            let why = format!(
+                "source `{name}` does not go on where view `{}` stands, which is behind its newest record: nothing was \
+                 moved; `reset` to `earliest` or to a time begins a new generation",
+                view.name
+            );
+            Err(Error::new(ErrorKind::PositionLost, why).with_source(error))
+        }
+        asked => asked.map(drop),
     }
 }
 

@@ -62,23 +62,23 @@ async fn a_reset_back_reads_again_beside_what_serves() {
 }
 
 #[tokio::test]
-async fn a_reset_to_the_end_of_a_stream_that_was_made_anew_begins_a_new_generation() {
+async fn a_reset_to_the_end_of_a_stream_that_was_made_anew_says_what_helps() {
     let mut world = World::new("anew");
     let store = world.open(world.definitions("anew")).await;
     store.apply().await.unwrap();
     world.append(&[(1, DAY - 9, 0.1), (2, DAY - 8, 0.2)]);
     ingest(&store).await;
-    let old = store.status().await.unwrap().views[0].generation.clone();
     world = World { stream: World::new("anew").stream, ..world };
     world.append(&[(1, DAY - 7, 0.3)]);
     let store = world.open(world.definitions("anew")).await;
-    let options = IngestOptions { until_caught_up: true, ..IngestOptions::default() };
-    let error = store.ingest("drivers", options).await.unwrap().wait().await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::PositionLost, "{error}");
+    let error = store.reset("drivers", StartPosition::Latest).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::PositionLost);
+    assert!(error.to_string().contains("`reset` to `earliest` or to a time begins a new generation"), "{error}");
+    assert!(error.to_string().contains("the split `0` ends at 1, before 2"), "{error}");
+
     world.clock.advance(1);
-    let done = store.reset("drivers", StartPosition::Latest).await.unwrap();
-    assert_eq!((done.views[0].what, done.views[0].splits), (ResetKind::Back, 1));
-    assert_ne!(done.views[0].generation, old);
+    let done = store.reset("drivers", StartPosition::At(DAY + 1)).await.unwrap();
+    assert_eq!(done.views[0].what, ResetKind::Back);
     world.append(&[(3, DAY - 6, 0.4)]);
     ingest(&store).await;
     world.clock.advance(2_000_000);
