@@ -76,7 +76,7 @@ impl<'a> Walk<'a> {
             floor: Micros::MIN,
             latest: None,
             version: Vec::new(),
-            finisher: view.layout.finisher(PIECE_ROWS),
+            finisher: view.layout.finisher(0),
             finished: 0,
             piece_bytes: (keeping.answers.limit() / (OPEN_SHARE * workers)).max(PIECE_BYTES),
             out: Answered { answers: vec![RowId::NONE; rows.len()], ..Answered::default() },
@@ -178,11 +178,13 @@ impl<'a> Walk<'a> {
 
     /// Makes a piece of what was read.
     fn flush(&mut self) -> Result<()> {
-        if self.finished == 0 {
+        let finished = std::mem::take(&mut self.finished);
+        if finished == 0 {
             return Ok(());
         }
-        self.finished = 0;
-        let finisher = std::mem::replace(&mut self.finisher, self.view.layout.finisher(PIECE_ROWS));
+        // As many as these take as much, more or less.
+        let next = self.view.layout.finisher(finished);
+        let finisher = std::mem::replace(&mut self.finisher, next);
         self.out.overflows += finisher.overflows();
         let piece = RecordBatch::try_new(Arc::clone(&self.view.schema), finisher.finish()?)?;
         let bytes = piece.get_array_memory_size() as u64;
