@@ -1,6 +1,6 @@
-//! Ingestion of a windowed view is killed with SIGKILL at 25 random moments, or a few more, and so are the builds of its window
-//! state: by the first ingest, by `materialize` beside it, and by changed aggregations. In the end lifetime counts and sums are
-//! exact: history has what the stream has too, and either counts as `log_from` says.
+//! Ingestion of a windowed view is killed with SIGKILL at 25 random moments, or a few more, and so are the builds of its
+//! window state: by the first ingest, by `materialize` beside it, and by changed aggregations. In the end lifetime counts
+//! and sums are exact: history has what the stream has too, and either counts as `log_from` says.
 //!
 //! `HEADWATER_SEED` brings a run's moments back as far as the machine allows.
 

@@ -1,6 +1,7 @@
 //! Ingestion from Kinesis by processes of the command, while shards split and merge, calls fail at random and workers are
 //! killed. In the end every record stands once in the log, for a plain reader of the directory too, log and online store
-//! are those of a run that nothing disturbed, and windows count each record once. And ingestion in the name of a role, whose credentials expire.
+//! are those of a run that nothing disturbed, and windows count each record once. And ingestion in the name of a role,
+//! whose credentials expire.
 //!
 //! Kinesis is an emulator in this process. `HEADWATER_SEED` brings a run's faults back as far as the machine allows.
 

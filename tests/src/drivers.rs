@@ -139,7 +139,7 @@ fn windows(rows: &RecordBatch) -> Vec<Windows> {
 
 /// What the windows of all drivers are at a time, by their definition.
 fn windows_at(sent: usize, at: i64) -> Vec<Windows> {
-    let start = |length, slide| (at - length) / slide * slide;
+    let start = |length: i64, slide: i64| (at - length).div_euclid(slide) * slide;
     let mut drivers = vec![[Some(0), None, Some(0), None]; DRIVERS];
     for number in 0..sent {
         let (driver, second, _) = drawn(number);
