@@ -130,7 +130,7 @@ pub struct JoinView {
 
 impl JoinView {
     /// The view with its history as its project says: its batch source, its log where it has `offline: true`, and where
-    /// the windows that are served online have the two meet.
+    /// the epoch of its windows that serves has the two meet.
     ///
     /// # Errors
     /// Those of opening the batch source and of the online store.

@@ -38,7 +38,8 @@ pub(crate) async fn plan(project: &Project, view: &Arc<View>, interval: &Interva
     };
     // What lies after now may still come by the stream.
     let end = end.min(project.clock.now());
-    let start = start(project, view, interval, end).await?;
+    // Training sets read batch rows where they lie, all of them.
+    let start = if view.online { start(project, view, interval, end).await? } else { None };
     check_log(project, view, end).await?;
     Ok(Plan { start, end })
 }

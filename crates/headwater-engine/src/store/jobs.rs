@@ -7,9 +7,10 @@ use headwater_core::{ErrorKind, Micros, Result};
 use serde::Serialize;
 
 use super::FeatureStore;
+use crate::ingest::windows::is_of;
 use crate::ingest::{self, IngestOptions, JobHandle, JobStatus, ListedDeadLetter, Replayed};
 use crate::rows::{Serving, read_materialized};
-use crate::windows::Windows;
+use crate::view::View;
 use crate::windows::epoch::{self, EpochState, Epochs};
 
 /// How a project stands.
@@ -79,15 +80,15 @@ pub struct NextEpoch {
 }
 
 impl WindowStatus {
-    fn new(epochs: &Epochs, windows: &Windows) -> Self {
+    fn new(epochs: &Epochs, view: &View) -> Self {
         let serving = epochs.serving.as_ref().map(|(epoch, _)| epoch);
         // One of other aggregations, which were applied for a while, will never serve.
-        let next = epochs.all.iter().rev().filter(|entry| entry.epoch.fingerprint == windows.fingerprint);
+        let next = epochs.all.iter().rev().filter(|entry| is_of(view, &entry.epoch));
         let next = next.take_while(|entry| entry.epoch.id.as_str() > epochs.serving_id()).next();
         Self {
             epoch: serving.map(|epoch| epoch.id.clone()),
             log_from: serving.and_then(|epoch| epoch.log_from),
-            current: serving.is_some_and(|epoch| epoch.fingerprint == windows.fingerprint),
+            current: serving.is_some_and(|epoch| is_of(view, epoch)),
             next: next.map(|entry| NextEpoch {
                 epoch: entry.epoch.id.clone(),
                 log_from: entry.epoch.log_from,
@@ -168,9 +169,9 @@ impl FeatureStore {
                 }
             }
             let windows = match &view.windows {
-                Some(windows) => {
+                Some(_) => {
                     let epochs = epoch::load(online, name, &view.name, &view.generation).await?;
-                    Some(WindowStatus::new(&epochs, windows))
+                    Some(WindowStatus::new(&epochs, view))
                 }
                 None => None,
             };

@@ -19,6 +19,7 @@ use headwater_core::{Error, ErrorKind, Micros, Result};
 use super::features::Selected;
 use super::metrics::Metrics;
 use super::online::{Asked, FeatureStatus, OnlineColumn};
+use crate::ingest::windows::is_of;
 use crate::project::Project;
 use crate::view::View;
 use crate::windows::{Layout, State, Windows, epoch};
@@ -99,7 +100,7 @@ impl Reading {
         Ok(Self {
             generation: generation.to_owned(),
             table: epoch.as_ref().map_or(String::new(), |epoch| epoch::table(name, &view.name, epoch)),
-            current: epoch.as_ref().is_some_and(|epoch| !epoch.without_rows) && std::ptr::eq(held, windows),
+            current: epoch.as_ref().is_some_and(|epoch| is_of(view, epoch)),
             layout: Layout::new(held)?,
             places: (0..view.features.len()).map(place).collect(),
             epoch: epoch.map(|epoch| Bytes::from(epoch.id)),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::history::{LogRows, Ranges};
 use super::lanes::GRACE;
 use super::writer::Writer;
-use super::{Calls, current, load, reads_again, serve};
+use super::{Calls, current, fingerprint, latest_built, load, reads_again, serve};
 use crate::ingest::checkpoint;
 use crate::ingest::retry::retry;
 use crate::ingest::worker::Group;
@@ -370,7 +370,7 @@ pub(in crate::ingest) async fn prepare(group: &Group) -> Result<Vec<Arc<View>>> 
         let epochs = || load(&group.project, view);
         let epochs = retry("online store", group.tuning.pauses(), &group.board, epochs).await?.0;
         if current(view, &epochs).is_some() {
-            // One may have waited for jobs to catch up when the view was still served online: no lane looks after it now.
+            // No lane looks after the epochs of a view that is not served online.
             if !view.online {
                 let settle = || async {
                     serve(&group.project, view).await?;
@@ -420,8 +420,11 @@ async fn build_under(lease: &Lease, group: &Group, view: &Arc<View>, calls: &Cal
     if current(view, &epochs).is_some() {
         return Ok(());
     }
-    let log_from = match &epochs.serving {
-        Some((serving, _)) => LogFrom::At(serving.log_from),
+    // Where one waits to take over, somebody has asked for its `log_from`.
+    let waiting =
+        latest_built(&epochs).map(|entry| &entry.epoch).find(|epoch| Some(&*epoch.fingerprint) == fingerprint(view));
+    let log_from = match waiting.or(epochs.serving.as_ref().map(|(serving, _)| serving)) {
+        Some(epoch) => LogFrom::At(epoch.log_from),
         None => LogFrom::AfterNewest,
     };
     let build = Build {

@@ -10,6 +10,8 @@
 //!
 //! A view without a log has nothing to catch up from. Its epochs are built of the batch rows alone, before anything is
 //! read; a changed aggregation makes it read the stream again from where it began.
+//!
+//! A view that is not served online has epochs without rows: of them training sets take `log_from`. They serve at once.
 
 mod build;
 mod cache;
@@ -92,14 +94,21 @@ fn fingerprint(view: &View) -> Option<&str> {
     view.windows.as_ref().map(|windows| windows.fingerprint.as_str())
 }
 
-/// The latest epoch of the view's present aggregations that has all of history, unless a later one serves.
+/// Whether an epoch is what the view asks for now: it is of its aggregations, and has rows where they are served online. Rows
+/// that were kept up to a time when they were not served any more lack what came since.
+pub(crate) fn is_of(view: &View, epoch: &Epoch) -> bool {
+    Some(epoch.fingerprint.as_str()) == fingerprint(view) && epoch.without_rows != view.online
+}
+
+/// The latest epoch that the view asks for and that has all of history, unless a later one serves.
 fn current<'a>(view: &View, epochs: &'a Epochs) -> Option<&'a EpochEntry> {
-    epochs.all.iter().rev().find(|entry| {
-        entry.state == EpochState::CatchingUp
-            && Some(entry.epoch.fingerprint.as_str()) == fingerprint(view)
-            && entry.epoch.id.as_str() >= epochs.serving_id()
-            && !(view.online && entry.epoch.without_rows)
-    })
+    latest_built(epochs).find(|entry| is_of(view, &entry.epoch))
+}
+
+/// The epochs that have all of history, latest first, down to the one that serves.
+fn latest_built(epochs: &Epochs) -> impl Iterator<Item = &EpochEntry> {
+    let built = epochs.all.iter().rev().filter(|entry| entry.state == EpochState::CatchingUp);
+    built.take_while(|entry| entry.epoch.id.as_str() >= epochs.serving_id())
 }
 
 /// Whether rows of the view have all columns that the epoch's aggregations are computed from.
@@ -123,7 +132,7 @@ pub(super) async fn reads_again(project: &Project, view: &View, epochs: &Epochs)
         return Ok(false);
     }
     match &epochs.serving {
-        Some((serving, _)) => Ok(serving.without_rows || Some(serving.fingerprint.as_str()) != fingerprint(view)),
+        Some((serving, _)) => Ok(!is_of(view, serving)),
         None => {
             let (online, name) = (project.online.as_ref(), &project.definitions.project);
             Ok(!checkpoint::load(online, name, view).await?.is_empty())
