@@ -23,6 +23,9 @@ use crate::view::View;
 /// A job says that it is alive at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// A view that has caught up in less is read with the others from then on: so long they wait for it at the most, about.
+const NEAR: Duration = Duration::from_secs(10);
+
 /// Starts feeding the views of `source`. The job keeps the definitions that `project` has now.
 ///
 /// # Errors
@@ -190,11 +193,12 @@ impl Job {
 
     /// Runs the groups until they are done. The text says why a stop was not a clean one.
     async fn supervise(&self, mut stop: watch::Receiver<bool>) -> Result<Option<String>> {
-        // Views that have come as far as others once. Apart they come no nearer: where nothing is in a split, each group may
-        // note on its own how far it has looked.
+        // Views that have come near the others. Apart they come no nearer: where nothing is in a split, each group may note
+        // on its own how far it has looked.
         let mut caught_up = BTreeSet::new();
         loop {
             let groups = self.groups(&caught_up).await?;
+            let begin = tokio::time::Instant::now();
             let (halt, halted) = watch::channel(false);
             let mut running = JoinSet::new();
             for group in groups {
@@ -212,7 +216,9 @@ impl Job {
                     done = running.join_next() => match done {
                         None => break,
                         Some(Ok((views, Ok(Outcome::CaughtUp)))) => {
-                            caught_up.extend(views.iter().map(|view| view.name.clone()));
+                            if begin.elapsed() < NEAR {
+                                caught_up.extend(views.iter().map(|view| view.name.clone()));
+                            }
                             regroup = true;
                             halt.send_replace(true);
                         }
@@ -270,13 +276,6 @@ impl Job {
             let load = || checkpoint::load(online, name, view);
             reached.push(retry("checkpoint", pauses, &self.board, load).await?.0);
         }
-        // Where others have come further.
-        let ahead_of = |own: &BTreeMap<SplitId, Checkpoint>| {
-            let others = reached.iter().flatten();
-            let ahead = others.filter(|(split, other)| own.get(split).is_none_or(|own| own.through < other.through));
-            let through = |split| own.get(split).map_or(Position::START, |own| own.through.clone());
-            ahead.map(|(split, _)| (split.clone(), Some(through(split)))).collect::<BTreeMap<_, _>>()
-        };
         let mut kinds: [Vec<Arc<View>>; 3] = Default::default();
         let [serve, started, new] = &mut kinds;
         for (view, own) in self.views.iter().zip(&reached) {
@@ -291,7 +290,7 @@ impl Job {
             let again = retry("online store", pauses, &self.board, again).await?.0;
             // A view that has not come as far as another, in any split, would hold it up. In splits that the stream has
             // lost it comes no further.
-            let ahead = if caught_up.contains(&view.name) { BTreeMap::new() } else { ahead_of(own) };
+            let ahead = ahead_of(own, &reached, caught_up.contains(&view.name));
             let is_behind = serves && !ahead.is_empty() && !windows::has_no_more(self.stream.as_ref(), &ahead).await;
             let kind = match own {
                 own if own.is_empty() => &mut *new,
@@ -322,5 +321,48 @@ impl Job {
             });
         }
         Ok(groups)
+    }
+}
+
+/// The splits in which others have come further than a view, with where it is itself. Of one that has come near them, those
+/// alone that it has not begun: read with the others it would begin where they are.
+fn ahead_of(
+    own: &BTreeMap<SplitId, Checkpoint>,
+    reached: &[BTreeMap<SplitId, Checkpoint>],
+    near: bool,
+) -> BTreeMap<SplitId, Option<Position>> {
+    let others = reached.iter().flatten();
+    let ahead = others.filter(|(split, other)| own.get(split).is_none_or(|own| !near && own.through < other.through));
+    let through = |split| own.get(split).map_or(Position::START, |own| own.through.clone());
+    ahead.map(|(split, _)| (split.clone(), Some(through(split)))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_that_has_come_near_others_still_has_to_begin_what_they_have_begun() {
+        let read = |splits: &[(&str, u64)]| {
+            let checkpoint = |through| Checkpoint {
+                through: Position::from_u64(through),
+                ended: false,
+                from: Position::START,
+                newest: None,
+                arrived: None,
+                counts: status::Counts::default(),
+                skipped: None,
+            };
+            let splits = splits.iter().map(|(split, through)| (SplitId::from(*split), checkpoint(*through)));
+            splits.collect::<BTreeMap<_, _>>()
+        };
+        let (own, others) = (read(&[("a", 1), ("b", 5)]), [read(&[("a", 2), ("b", 4), ("c", 1)])]);
+        let ahead = |near| {
+            let ahead = ahead_of(&own, &others, near);
+            ahead.into_iter().map(|(split, at)| (split.to_string(), at.unwrap())).collect::<Vec<_>>()
+        };
+        let (a, c) = (("a".to_owned(), Position::from_u64(1)), ("c".to_owned(), Position::START));
+        assert_eq!(ahead(false), [a, c.clone()]);
+        assert_eq!(ahead(true), [c]);
     }
 }
