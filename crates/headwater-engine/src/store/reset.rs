@@ -86,12 +86,17 @@ impl Standing {
         self.ends.get(split).map_or(Position::START, |end| end.through.clone())
     }
 
-    /// Whether it stands behind one of these places, or has ended a split that has one.
+    /// Whether it stands behind one of these places.
     fn is_beyond(&self, targets: &BTreeMap<SplitId, Position>) -> bool {
         let passed = |(split, target): (&SplitId, &Position)| {
-            self.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.ended || checkpoint.through > *target)
+            self.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.through > *target)
         };
         targets.iter().any(passed)
+    }
+
+    /// Whether it has read one of these splits to its end.
+    fn has_ended(&self, targets: &BTreeMap<SplitId, Position>) -> bool {
+        targets.keys().any(|split| self.checkpoints.get(split).is_some_and(|checkpoint| checkpoint.ended))
     }
 }
 
@@ -101,9 +106,9 @@ impl FeatureStore {
     ///
     /// # Errors
     /// `NotFound` for an unknown source; `Invalid` for one that is no stream or feeds no view; `Conflict` while a worker
-    /// runs; `Unavailable` where the source does not say where its splits begin; `PositionLost` where the newest record
-    /// lies before what was read, and the source does not go on there; those of source and stores. What was not moved
-    /// then is moved by calling again.
+    /// runs; `Unavailable` where the source does not say where its splits begin; `PositionLost` where the newest records
+    /// do not lie behind what was read, and the source does not go on from there; those of source and stores. What was
+    /// not moved then is moved by calling again.
     pub async fn reset(&self, source: &str, to: StartPosition) -> Result<Reset> {
         let project = self.project().await?;
         if !matches!(project.source(source)?.kind, SourceKind::Stream(_)) {
@@ -125,11 +130,11 @@ impl FeatureStore {
             standings.push(Standing::read(&project, view).await?);
         }
         let back = match to {
-            // A place behind the newest record may be a time, which sorts before every record. Or a job cannot go on from
-            // there: the stream may be another one by now, with fewer records.
+            // A place behind the newest record may be a time, which sorts before every record. Or the stream is another one
+            // by now, where there are records again behind what had ended.
             StartPosition::Latest => {
-                let beyond = views.iter().zip(&standings).filter(|(_, standing)| standing.is_beyond(&targets));
-                for (view, standing) in beyond {
+                let doubtful = |standing: &Standing| standing.is_beyond(&targets) || standing.has_ended(&targets);
+                for (view, standing) in views.iter().zip(&standings).filter(|(_, standing)| doubtful(standing)) {
                     goes_on(&project, source, view, &standing.checkpoints).await?;
                 }
                 false
@@ -214,8 +219,8 @@ async fn goes_on(
     match ask(project, name, StartPosition::Latest, checkpoints).await {
         Err(error) if error.kind() == ErrorKind::PositionLost => {
             let why = format!(
-                "source `{name}` does not go on where view `{}` stands, which is behind its newest record: nothing was \
-                 moved; `reset` to `earliest` or to a time begins a new generation",
+                "source `{name}` does not go on from where view `{}` stands, so nothing was moved; `reset` to `earliest` or \
+                 to a time begins a new generation",
                 view.name
             );
             Err(Error::new(ErrorKind::PositionLost, why).with_source(error))
