@@ -380,6 +380,9 @@ pub(in crate::ingest) async fn prepare(group: &Group) -> Result<Vec<Arc<View>>> 
             }
             continue;
         }
+        if is_newer(group, view, &epochs) {
+            continue;
+        }
         if epochs.serving.is_some() && view.offline && view.online {
             later.push(Arc::clone(view));
         } else {
@@ -387,6 +390,13 @@ pub(in crate::ingest) async fn prepare(group: &Group) -> Result<Vec<Arc<View>>> 
         }
     }
     Ok(later)
+}
+
+/// Whether the epoch that serves was built since this worker's definitions were applied, for a view that is served online
+/// again, or is not any more: it is of later definitions, and not this worker's to replace.
+fn is_newer(group: &Group, view: &View, epochs: &Epochs) -> bool {
+    let serving = epochs.serving.as_ref().map(|(serving, _)| serving);
+    serving.is_some_and(|serving| serving.without_rows == view.online && serving.created > group.applied)
 }
 
 /// Builds the epoch of the view's present aggregations, unless another worker does.

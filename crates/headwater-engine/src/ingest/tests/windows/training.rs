@@ -61,6 +61,7 @@ async fn training_sets_go_by_the_end_of_a_materialize_at_once() {
 async fn training_sets_have_other_aggregations_as_soon_as_a_job_begins() {
     let (batch, events) = given();
     let mut world = world("training others", windowed(0), &batch);
+    world.options.applied = world.clock.now();
     world.views = for_training(0);
     fill(&world, &events);
     world.run().await;
@@ -86,6 +87,7 @@ async fn windows_that_were_for_training_alone_are_built_to_be_served() {
     let (batch, events) = given();
     for offline in [true, false] {
         let mut world = world(&format!("training served {offline}"), windowed(0), &batch);
+        world.options.applied = world.clock.now();
         world.views = for_training(0);
         fill(&world, &events[..2]);
         world.run().await;
@@ -100,6 +102,7 @@ async fn windows_that_were_for_training_alone_are_built_to_be_served() {
 async fn windows_that_are_served_again_lack_nothing_of_what_came_meanwhile() {
     let (batch, events) = given();
     let mut world = world("training and back", windowed(0), &batch);
+    world.options.applied = world.clock.now();
     fill(&world, &events[..1]);
     world.run().await;
     world.views = for_training(0);
@@ -112,4 +115,22 @@ async fn windows_that_are_served_again_lack_nothing_of_what_came_meanwhile() {
     fill(&world, &events[2..]);
     world.run().await;
     compare(&world, &batch, &events, "served again").await;
+}
+
+#[tokio::test]
+async fn a_worker_of_older_definitions_takes_no_windows_out_of_service() {
+    let (batch, events) = given();
+    let mut world = world("training older", windowed(0), &batch);
+    fill(&world, &events);
+    world.run().await;
+    // It was started before they were served.
+    world.views = for_training(0);
+    world.run().await;
+    world.views = vec![windowed(0).into()];
+    compare(&world, &batch, &events, "of later definitions").await;
+    // And one that is of later ones itself.
+    world.views = for_training(0);
+    world.options.applied = world.clock.now();
+    world.run().await;
+    assert!(epochs(&world).await.serving.unwrap().0.without_rows);
 }
