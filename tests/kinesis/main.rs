@@ -1,12 +1,13 @@
 //! Ingestion from Kinesis by processes of the command, while shards split and merge, calls fail at random and workers are
 //! killed. In the end every record stands once in the log, for a plain reader of the directory too, log and online store
 //! are those of a run that nothing disturbed, and windows count each record once. And ingestion in the name of a role,
-//! whose credentials expire.
+//! whose credentials expire, and of aggregated records.
 //!
 //! Kinesis is an emulator in this process. `HEADWATER_SEED` brings a run's faults back as far as the machine allows.
 
 #![allow(clippy::unwrap_used)] // A test, though the compiler does not take its helpers for one.
 
+mod aggregates;
 mod faults;
 mod role;
 mod server;
@@ -25,11 +26,13 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const RATE: usize = 500;
 /// As many records pass between two events of a test.
 const PASS: u64 = 1_000;
+/// How records are fetched.
+const CONSUMERS: [&str; 2] = ["polling", "fan_out"];
 const ENVIRONMENT: &[(&str, &str)] = &[("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
 
 fn main() -> ExitCode {
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
-    let trials = ["polling", "fan_out"].map(|consumer| {
+    let trials = CONSUMERS.map(|consumer| {
         Trial::test(format!("shards_split_and_merge_amid_faults_and_kills_{consumer}"), move || {
             splits_and_merges(consumer);
             Ok(())
@@ -39,7 +42,11 @@ fn main() -> ExitCode {
         role::assumed();
         Ok(())
     });
-    libtest_mimic::run(&arguments, trials.into_iter().chain([role]).collect()).exit_code()
+    let aggregates = Trial::test("aggregates_come_to_the_same_as_records_sent_one_by_one", || {
+        aggregates::come_to_the_same();
+        Ok(())
+    });
+    libtest_mimic::run(&arguments, trials.into_iter().chain([role, aggregates]).collect()).exit_code()
 }
 
 fn definitions(project: &str, stream: &str, endpoint: &str, consumer: &str) -> String {

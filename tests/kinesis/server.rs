@@ -89,6 +89,12 @@ impl Server {
         self.settle(stream);
     }
 
+    /// Appends a record.
+    pub(crate) fn put(&self, stream: &str, key: &str, data: Vec<u8>) {
+        let put = self.client.put_record().stream_name(stream).partition_key(key).data(Blob::new(data));
+        self.runtime.block_on(put.send()).unwrap();
+    }
+
     /// The shards that take records, in order of their hash keys.
     pub(crate) fn open_shards(&self, stream: &str) -> Vec<Shard> {
         let listed = self.runtime.block_on(self.client.list_shards().stream_name(stream).send()).unwrap();
