@@ -4,9 +4,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use headwater_core::Result;
 use headwater_core::stream::{Progress, ReaderContext};
-use headwater_core::{Error, Position, Result};
 
+use crate::notes;
 use crate::position::Place;
 
 /// The name of the note.
@@ -52,20 +53,12 @@ impl Ends {
         })
     }
 
-    /// One line for each shard: its name and its position.
     fn write(&self) -> Bytes {
-        let lines = self.0.iter().map(|(shard, place)| format!("{shard} {}\n", place.position()));
-        Bytes::from(lines.collect::<String>())
+        notes::write(self.0.iter().map(|(shard, place)| (shard, place.position().to_string())))
     }
 
     fn read(note: &[u8]) -> Result<Self> {
-        let damaged = || Error::corrupt("the note of where shards ended cannot be read").with_plugin("kinesis");
-        let mut ends = BTreeMap::new();
-        for line in std::str::from_utf8(note).map_err(|_| damaged())?.lines() {
-            let (shard, position) = line.split_once(' ').ok_or_else(damaged)?;
-            ends.insert(shard.to_owned(), Place::of(&position.parse::<Position>()?)?);
-        }
-        Ok(Self(ends))
+        notes::read(note, "ended", notes::place).map(Self)
     }
 }
 

@@ -22,6 +22,8 @@ mod kpl;
 #[cfg(feature = "client")]
 mod leases;
 #[cfg(feature = "client")]
+mod notes;
+#[cfg(feature = "client")]
 mod pace;
 #[cfg(feature = "client")]
 mod polling;

@@ -7,12 +7,13 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use headwater_core::stream::{ReaderContext, StartPosition};
-use headwater_core::{Error, ErrorKind, Micros, Position, Result};
+use headwater_core::{Error, ErrorKind, Micros, Result};
 use tokio::time::Instant;
 
 use crate::client::{Listed, Stream, micros};
 use crate::cursor::Begin;
 use crate::delivery::MOST_RECORDS;
+use crate::notes;
 use crate::pace::{Answer, Pace, patiently, size};
 use crate::position::{Place, Sequence, Within};
 
@@ -74,27 +75,20 @@ impl Starts {
         }
     }
 
-    /// One line for each shard: its name, and its position or `-`.
+    /// Of each shard its position, or `-`.
     fn write(&self) -> Bytes {
-        let line = |(shard, first): (&String, &First)| match first {
-            First::Begins(place) => format!("{shard} {}\n", place.position()),
-            First::Skipped => format!("{shard} -\n"),
-        };
-        Bytes::from(self.0.iter().map(line).collect::<String>())
+        notes::write(self.0.iter().map(|(shard, first)| match first {
+            First::Begins(place) => (shard, place.position().to_string()),
+            First::Skipped => (shard, "-".to_owned()),
+        }))
     }
 
     fn read(note: &[u8]) -> Result<Self> {
-        let damaged = || Error::corrupt("the note of where shards begin cannot be read").with_plugin("kinesis");
-        let mut starts = BTreeMap::new();
-        for line in std::str::from_utf8(note).map_err(|_| damaged())?.lines() {
-            let (shard, first) = line.split_once(' ').ok_or_else(damaged)?;
-            let first = match first {
-                "-" => First::Skipped,
-                position => First::Begins(Place::of(&position.parse::<Position>()?)?),
-            };
-            starts.insert(shard.to_owned(), first);
-        }
-        Ok(Self(starts))
+        let first = |text: &str| match text {
+            "-" => Ok(First::Skipped),
+            position => notes::place(position).map(First::Begins),
+        };
+        notes::read(note, "begin", first).map(Self)
     }
 
     #[cfg(test)]
