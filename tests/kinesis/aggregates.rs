@@ -4,7 +4,7 @@ use headwater_tests::outcome::Log;
 use headwater_tests::worker::Project;
 
 use crate::server::Server;
-use crate::{CONSUMERS, ENVIRONMENT};
+use crate::{CONSUMERS, ENVIRONMENT, source};
 
 /// Lines of an aggregate's key and bytes in hex, which another library has made (`make_kpl.py` beside it): the records
 /// `{"number":0}` to `{"number":59}`, with the keys `key-0` to `key-6` in turn.
@@ -12,42 +12,23 @@ const AGGREGATES: &str = include_str!("../../crates/headwater-plugin-kinesis/tes
 const RECORDS: usize = 60;
 const KEYS: usize = 7;
 const ENTITIES: &str = r#"{"driver_id": [0, 1, 2, 3, 4, 5, 6]}"#;
-const FEATURES: &str = "numbers:number,numbers:record_key";
+const FEATURES: &str = "drivers:number,drivers:record_key";
 
 fn project(name: &str, server: &Server, stream: &str, consumer: &str) -> Project {
-    let definitions = format!(
-        r#"
-project: {name}
-registry: data/registry.json
-online_store: {{ type: sqlite, path: data/online.db }}
-offline_store: {{ type: parquet, path: data/offline }}
-entities:
-  - {{ name: driver, join_keys: [driver_id], value_type: int64 }}
-sources:
-  - {{ name: history, type: file, path: history.parquet, timestamp_field: event_timestamp }}
-  - name: events
-    type: kinesis
-    stream_name: {stream}
-    region: eu-west-1
-    endpoint_url: {endpoint}
-    consumer: {consumer}
-    batch_source: history
-    record_format: {{ type: json, schema: "number bigint" }}
-stream_feature_views:
-  - name: numbers
-    entities: [driver]
-    mode: sql
-    transform: >
-      SELECT number % {KEYS} AS driver_id, to_timestamp_micros(1618221600000000 + number) AS event_timestamp, number,
-             CAST(__key AS VARCHAR) AS record_key
-      FROM events
-    schema: [{{ name: number, dtype: int64 }}, {{ name: record_key, dtype: string }}]
-    timestamp_field: event_timestamp
-    offline: true
-    source: events
-"#,
-        endpoint = server.plain()
+    let source = source(stream, server.plain(), consumer);
+    let view = format!(
+        "mode: sql
+transform: >
+  SELECT number % {KEYS} AS driver_id, to_timestamp_micros(1618221600000000 + number) AS event_timestamp, number,
+         CAST(__key AS VARCHAR) AS record_key
+  FROM events
+schema: [{{ name: number, dtype: int64 }}, {{ name: record_key, dtype: string }}]
+timestamp_field: event_timestamp
+offline: true"
     );
+    // Records have no time of their own; the view makes it.
+    let schema = "number bigint, event_timestamp timestamp";
+    let definitions = headwater_tests::definitions(name, &source, schema, &view);
     Project::new(env!("CARGO_BIN_EXE_command"), &definitions, ENVIRONMENT)
 }
 
@@ -67,7 +48,7 @@ pub(crate) fn come_to_the_same() {
         let [plain, aggregated] = ["plain", "aggregated"].map(|stream| {
             let project = project(&format!("{stream}-{consumer}"), &server, stream, consumer);
             project.ok(&["ingest", "--until-caught-up"]);
-            let log = Log::read(project.path(), "numbers", "number");
+            let log = Log::read(project.path(), "drivers", "number");
             assert_eq!((log.count, log.numbers().len()), (RECORDS, RECORDS), "{stream}: each record stands once");
             assert!(log.numbers() == (0..60).collect(), "{stream}");
             let served = project.run(&["get-online-features", "--features", FEATURES, "--entities", ENTITIES]);

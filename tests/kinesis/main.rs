@@ -49,11 +49,13 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials.into_iter().chain([role, aggregates]).collect()).exit_code()
 }
 
+/// The block of a source that reads a stream.
+fn source(stream: &str, endpoint: &str, consumer: &str) -> String {
+    format!("type: kinesis\nstream_name: {stream}\nregion: eu-west-1\nendpoint_url: {endpoint}\nconsumer: {consumer}")
+}
+
 fn definitions(project: &str, stream: &str, endpoint: &str, consumer: &str) -> String {
-    let source = format!(
-        "type: kinesis\nstream_name: {stream}\nregion: eu-west-1\nendpoint_url: {endpoint}\nconsumer: {consumer}"
-    );
-    drivers::windowed(project, &source)
+    drivers::windowed(project, &source(stream, endpoint, consumer))
 }
 
 /// Two shards become four, one of them while no worker runs, and the four become three.
