@@ -199,16 +199,14 @@ impl MemoryReader {
                 }
                 None => lock(&self.shared.state).start(&self.context.group, &split, self.context.start),
             };
-            resolved.push((split, read));
-        }
-        for (split, read) in &resolved {
-            let end = lock(&self.shared.state).splits.get(split).map_or(0, |of| of.end());
-            if *read > end {
+            let end = lock(&self.shared.state).splits.get(&split).map_or(0, |of| of.end());
+            if read > end {
                 return Err(Error::new(
                     ErrorKind::PositionLost,
                     format!("the split `{split}` ends at {end}, before {read}, where it was to be read on"),
                 ));
             }
+            resolved.push((split, read));
         }
         // All at once, with nothing awaited in between: a future that is dropped above has assigned nothing.
         let mut assigned = Vec::new();

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::build::{catch_up, catch_up_here, remove_outdated};
 use super::history::Ranges;
 use super::writer::{Changed, Writer};
-use super::{Calls, Reach, fingerprint, has_columns, has_no_more, load};
+use super::{Calls, Reach, has_columns, has_no_more, is_of, load};
 use crate::ingest::checkpoint::{self, Checkpoint};
 use crate::ingest::lane::Piece;
 use crate::ingest::replay;
@@ -102,7 +102,7 @@ fn wanted<'a>(view: &'a View, epochs: &'a Epochs) -> impl Iterator<Item = &'a Ep
     epochs.all.iter().filter(|entry| {
         let serves = entry.epoch.id == epochs.serving_id();
         let later = entry.epoch.id.as_str() > epochs.serving_id();
-        let same = Some(entry.epoch.fingerprint.as_str()) == fingerprint(view);
+        let same = is_of(view, &entry.epoch);
         view.online
             && !entry.epoch.without_rows
             && entry.state == EpochState::CatchingUp
